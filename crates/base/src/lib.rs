@@ -1,0 +1,1 @@
+//! Configuration, telemetry set-up, shutdown, back-off: what every part of the server needs.

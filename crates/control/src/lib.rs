@@ -1,0 +1,1 @@
+//! The control API: SCF actions, signing, the catalogue of functions, asynchronous events.

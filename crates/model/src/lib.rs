@@ -1,0 +1,20 @@
+//! Names, specs, limits and error kinds that every other crate of Mayfly speaks of.
+//!
+//! Pure by rule: no async, no clock, no I/O. Times are numbers handed in (`u64` milliseconds since the Unix
+//! epoch unless the field says otherwise), so that the same values mean the same in the server, in tests and in
+//! the simulator.
+
+pub mod error;
+pub mod invocation;
+pub mod limits;
+pub mod names;
+pub mod runtime;
+pub mod spec;
+pub mod status;
+
+pub use error::ApiError;
+pub use invocation::{ColdStart, ColdStartReason, InvocationRecord, InvokeOutcome, Phases, RequestId};
+pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
+pub use runtime::RuntimeId;
+pub use spec::*;
+pub use status::Status;

@@ -1,0 +1,104 @@
+//! SCF's runtime names, and what Mayfly runs them on.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A family of runtimes: one folder under `runtimes/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeId {
+    /// CPython 3.
+    Python,
+    /// Node.js.
+    Node,
+    /// The user's own `bootstrap`, speaking SCF's or Lambda's runtime API over HTTP.
+    Custom,
+}
+
+impl RuntimeId {
+    /// Every family, in the order in which tables show them.
+    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Custom];
+
+    /// The folder under `runtimes/`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// True when handlers are named `file.function` (as against an executable `bootstrap`).
+    pub fn has_handler(self) -> bool {
+        !matches!(self, Self::Custom)
+    }
+}
+
+impl fmt::Display for RuntimeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One name that SCF sells, and the family that serves it here.
+#[derive(Clone, Copy, Debug)]
+pub struct RuntimeName {
+    /// The name on the wire, for example `Python3.9`.
+    pub name: &'static str,
+    /// The family that serves it, or why none does.
+    pub family: Result<RuntimeId, &'static str>,
+}
+
+const NO_PYTHON2: &str = "Python 2 is no longer packaged by any supported system; port the function to Python 3";
+const LATER_LANGUAGE: &str = "this language's runtime is not part of this release; use CustomRuntime with a `bootstrap`";
+const NO_IMAGES: &str = "functions from container images are not supported; deploy a zip package";
+
+/// Every runtime name of SCF 2018-04-16, with its mapping. Any Python 3 or Node.js name runs on the one interpreter
+/// of that family that the machine has; the interpreter's version is shown by `mayfly doctor` and in the `Init Report`.
+pub const RUNTIME_NAMES: &[RuntimeName] = &[
+    RuntimeName { name: "Python2.7", family: Err(NO_PYTHON2) },
+    RuntimeName { name: "Python3.6", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3.7", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3.9", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3.10", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3.11", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3.12", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Python3", family: Ok(RuntimeId::Python) },
+    RuntimeName { name: "Nodejs6.10", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs8.9", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs10.15", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs12.16", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs14.18", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs16.13", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs18.15", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs20.19", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "Nodejs", family: Ok(RuntimeId::Node) },
+    RuntimeName { name: "CustomRuntime", family: Ok(RuntimeId::Custom) },
+    RuntimeName { name: "Php5.6", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Php7", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Php7.4", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Php8.0", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Go1", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Java8", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Java11", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "CustomImage", family: Err(NO_IMAGES) },
+];
+
+/// Finds a runtime name, ignoring case as SCF does.
+pub fn find_runtime(name: &str) -> Option<&'static RuntimeName> {
+    RUNTIME_NAMES.iter().find(|r| r.name.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found_in_any_case() {
+        for (i, r) in RUNTIME_NAMES.iter().enumerate() {
+            assert!(RUNTIME_NAMES[i + 1..].iter().all(|o| !o.name.eq_ignore_ascii_case(r.name)), "{}", r.name);
+            assert_eq!(find_runtime(&r.name.to_lowercase()).unwrap().name, r.name);
+        }
+        assert!(find_runtime("Python3.11.7").is_none());
+    }
+}

@@ -1,0 +1,246 @@
+//! What is stored of functions, versions, aliases and layers, and what a node needs to run a version.
+
+use crate::names::{AliasName, FunctionName, LayerName, NamespaceName};
+use crate::runtime::RuntimeId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// The SHA-256 of a blob: the name by which code and layers are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Reads 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a SHA-256 in hexadecimal"))
+    }
+}
+
+/// A stored package: the zip as it was uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CodeRef {
+    /// SHA-256 of the zip.
+    pub digest: Digest,
+    /// Size of the zip, in bytes.
+    pub zip_bytes: u64,
+    /// Size of the files in it, unpacked, in bytes.
+    pub unpacked_bytes: u64,
+}
+
+/// A layer version bound to a function version, in mount order. The digest is kept so that the function goes on
+/// working after the layer version is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerBinding {
+    /// Name of the layer.
+    pub name: LayerName,
+    /// Its version.
+    pub version: u32,
+    /// Its content.
+    pub code: CodeRef,
+}
+
+/// Whether instances are forked from an initialised template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForkMode {
+    /// Fork where it is sound (the runtime can fork, and initialisation left no threads and no open sockets).
+    #[default]
+    Auto,
+    /// Never: each instance runs the function's module-level code itself.
+    Off,
+}
+
+/// The settings of one version, `$LATEST` included: everything that a published version freezes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionConfig {
+    /// The runtime name as the client gave it, for example `Python3.9`.
+    pub runtime_name: String,
+    /// The family that serves it.
+    pub runtime: RuntimeId,
+    /// `file.function`, or empty for custom runtimes.
+    pub handler: String,
+    /// Free text.
+    pub description: String,
+    /// Memory limit, in MB.
+    pub memory_mb: u32,
+    /// Run-time limit, in seconds.
+    pub timeout_s: u32,
+    /// Initialisation limit, in seconds.
+    pub init_timeout_s: u32,
+    /// The user's environment variables, in the order given.
+    pub environment: Vec<(String, String)>,
+    /// The code.
+    pub code: CodeRef,
+    /// Layers in mount order; later ones overwrite earlier ones.
+    pub layers: Vec<LayerBinding>,
+    /// Whether the function may open connections to outside.
+    pub public_net: bool,
+    /// Whether instances are forked from an initialised template.
+    #[serde(default)]
+    pub fork: ForkMode,
+    /// When this state was made, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+    /// Grows with every change to `$LATEST`; a published version keeps the number it was made from.
+    pub revision: u64,
+    /// Accepted fields that are only stored and shown again (roles, log topics, tags of other products), by their API names.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub shown_only: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A function: its identity, and the state of `$LATEST`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FunctionRecord {
+    /// `lam-` and eight characters; never reused.
+    pub id: String,
+    /// Namespace it lives in.
+    pub namespace: NamespaceName,
+    /// Its name.
+    pub name: FunctionName,
+    /// Settings and code of `$LATEST`.
+    pub latest: VersionConfig,
+    /// The number the next published version gets.
+    pub next_version: u32,
+    /// Reserved quota, in MB: the cap and the exclusive share. `None`: shares the account's quota.
+    pub reserved_mb: Option<u64>,
+    /// Tags, in the order given.
+    pub tags: Vec<(String, String)>,
+    /// When it was created, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+}
+
+/// A published version: an immutable copy of `$LATEST`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// Id of the function.
+    pub function_id: String,
+    /// Its number, from 1.
+    pub number: u32,
+    /// The text given when it was published.
+    pub description: String,
+    /// The frozen settings and code.
+    pub config: VersionConfig,
+    /// When it was published, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+}
+
+/// A rule of an alias that sends matching requests to another version (`AddtionVersionMatchs`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionMatch {
+    /// Target version: a number as text, or `$LATEST`.
+    pub version: String,
+    /// What is looked at, for example `invoke.headers.User`.
+    pub key: String,
+    /// `exact` or `range`.
+    pub method: String,
+    /// The text, or an interval such as `[1,100)`.
+    pub expression: String,
+}
+
+/// An alias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AliasRecord {
+    /// Id of the function.
+    pub function_id: String,
+    /// Its name; `$DEFAULT` always exists.
+    pub name: AliasName,
+    /// The main version: a number as text, or `$LATEST`.
+    pub version: String,
+    /// Other versions and the share of requests (0–1) each gets; the main version gets the rest.
+    pub weights: Vec<(String, f64)>,
+    /// Rules tried before the weights.
+    pub matches: Vec<VersionMatch>,
+    /// Free text.
+    pub description: String,
+    /// When it was created, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// Its name.
+    pub name: NamespaceName,
+    /// Free text.
+    pub description: String,
+    /// When it was created, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+}
+
+/// One version of a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerVersionRecord {
+    /// Name of the layer.
+    pub name: LayerName,
+    /// Its number, from 1, never reused.
+    pub version: u32,
+    /// Runtime names it says it fits.
+    pub compatible_runtimes: Vec<String>,
+    /// Free text.
+    pub description: String,
+    /// Free text.
+    pub license_info: String,
+    /// Its content.
+    pub code: CodeRef,
+    /// Tags, in the order given.
+    pub tags: Vec<(String, String)>,
+    /// When it was published, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+}
+
+/// Identity of one runnable state of a function. Two requests with equal keys may share an instance; others never.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VersionKey {
+    /// Id of the function; unique over its whole life, also over deletion and re-creation under one name.
+    pub function_id: String,
+    /// `$LATEST` or the version's number.
+    pub version: String,
+    /// Revision of the settings and code.
+    pub revision: u64,
+}
+
+/// Everything a node needs to run one version. Immutable; shared by reference.
+#[derive(Clone, Debug)]
+pub struct VersionSpec {
+    /// Identity.
+    pub key: VersionKey,
+    /// Namespace of the function.
+    pub namespace: NamespaceName,
+    /// Name of the function.
+    pub function: FunctionName,
+    /// Frozen settings and code.
+    pub config: Arc<VersionConfig>,
+}

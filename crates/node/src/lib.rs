@@ -1,0 +1,1 @@
+//! Keeps the instances of one machine: pools, slots, templates, waiting room, log capture.

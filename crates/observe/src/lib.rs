@@ -1,0 +1,1 @@
+//! Logs and metrics of invocations: the segment store, its queries, and the Prometheus registry.
