@@ -80,5 +80,5 @@ pub const PAGE_LIMIT_DEFAULT: u64 = 20;
 
 /// True when `mb` is a memory size that SCF sells: 64, or 128 to 3072 in steps of 128.
 pub fn memory_mb_is_valid(mb: u32) -> bool {
-    mb == 64 || (mb >= 128 && mb <= MEMORY_MB_MAX && mb.is_multiple_of(128))
+    mb == 64 || ((128..=MEMORY_MB_MAX).contains(&mb) && mb.is_multiple_of(128))
 }

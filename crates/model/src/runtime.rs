@@ -50,7 +50,8 @@ pub struct RuntimeName {
 }
 
 const NO_PYTHON2: &str = "Python 2 is no longer packaged by any supported system; port the function to Python 3";
-const LATER_LANGUAGE: &str = "this language's runtime is not part of this release; use CustomRuntime with a `bootstrap`";
+const LATER_LANGUAGE: &str =
+    "this language's runtime is not part of this release; use CustomRuntime with a `bootstrap`";
 const NO_IMAGES: &str = "functions from container images are not supported; deploy a zip package";
 
 /// Every runtime name of SCF 2018-04-16, with its mapping. Any Python 3 or Node.js name runs on the one interpreter

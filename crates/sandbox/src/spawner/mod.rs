@@ -1,0 +1,358 @@
+//! The spawner: the one process in which forks and clones happen. Single-threaded, no async, a few hundred kilobytes.
+//!
+//! It takes requests from the node on one socket, in order, and answers each. It trusts the node, the zygotes and the
+//! init of each sandbox; it never waits for a process that has run user code. When the node goes away, however, it kills and removes
+//! everything it has made, and ends.
+
+mod init;
+mod root;
+mod shell;
+mod zygote;
+
+use crate::cgroup::{Layout, Parent};
+use crate::net::{self, Network};
+use crate::seccomp::{self, Profile};
+use crate::sys;
+use crate::wire::{Envelope, MESSAGE_BYTES_MAX, Reply, Request, RuntimeConfig, SpawnerConfig, Start, Started};
+use shell::Shell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use zygote::Zygote;
+
+/// How long a trusted process may take for one step before it counts as broken.
+const TRUSTED_STEP: Duration = Duration::from_secs(5);
+/// How long an init beside user code may take. Its sandbox may be short of memory or processes through the user's doing, and
+/// everybody else waits meanwhile.
+const NESTED_STEP: Duration = Duration::from_secs(1);
+
+pub(crate) type Named = Vec<(&'static str, OwnedFd)>;
+
+/// Everything the spawner keeps.
+struct Spawner {
+    config: SpawnerConfig,
+    root: PathBuf,
+    cgroups: Parent,
+    network: Option<Network>,
+    zygotes: HashMap<String, Zygote>,
+    shells: HashMap<u64, Shell>,
+    /// Sandboxes whose init has been killed and whose group is not empty yet.
+    dying: Vec<Shell>,
+    /// Templates that should get a spare sandbox for their next fork when there is nothing else to do.
+    want_spare: VecDeque<u64>,
+    /// Numbers for sandboxes that the node has not asked for by number.
+    next_spare: u64,
+}
+
+/// Runs the spawner on the socket `node`. Returns when the node is gone and everything is cleaned up.
+pub fn run(node: OwnedFd) -> io::Result<()> {
+    // SAFETY: setsid, signal: no pointers. A terminal's Ctrl-C is for the node, which then tells us.
+    unsafe {
+        libc::setsid();
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+    }
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    let Some((n, _)) = sys::receive_with_fds(node.as_fd(), &mut buffer, false)? else { return Ok(()) };
+    let config: SpawnerConfig = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
+    let (mut spawner, started) = match Spawner::start(config) {
+        Ok(both) => both,
+        Err(e) => {
+            let started = Started { error: Some(e.to_string()), ..Started::default() };
+            return send(node.as_fd(), &started, &[]);
+        }
+    };
+    send(node.as_fd(), &started, &[])?;
+    let result = spawner.serve(&node, &mut buffer);
+    spawner.stop();
+    result
+}
+
+fn send<T: serde::Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    sys::send_with_fds(socket, &serde_json::to_vec(message).map_err(io::Error::other)?, fds, false)
+}
+
+impl Spawner {
+    fn start(config: SpawnerConfig) -> io::Result<(Self, Started)> {
+        let layout = Layout::detect().ok_or_else(|| {
+            io::Error::other("control groups for memory, cpu and pids are not all mounted; see `mayfly doctor`")
+        })?;
+        let cgroup_version = layout.version();
+        let cgroups = Parent::create(layout, &format!("mayfly-{}", config.id))?;
+        let mut swept = cgroups.sweep(Instant::now() + TRUSTED_STEP)?;
+        swept += net::sweep(&config.id);
+
+        std::fs::create_dir_all(&config.run_dir)?;
+        // SAFETY: takes no pointers; this process has one thread.
+        sys::check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;
+        sys::mount(c"", std::path::Path::new("/"), c"", (libc::MS_REC | libc::MS_PRIVATE) as u64, c"")?;
+        let root = root::build(&config)?;
+        for (file, profile) in [("instance.bpf", Profile::Instance), ("template.bpf", Profile::Template)] {
+            std::fs::write(config.run_dir.join(file), seccomp::program_bytes(profile))?;
+        }
+        let mut started = Started { cgroup_version, swept, landlock: landlock_version() > 0, ..Started::default() };
+        let network = config.network.as_ref().and_then(|options| {
+            Network::start(&config.id, options, &config.lock_dir)
+                .map_err(|e| started.network_error = Some(e.to_string()))
+                .ok()
+        });
+        let mut spawner = Self {
+            root,
+            cgroups,
+            network,
+            zygotes: HashMap::new(),
+            shells: HashMap::new(),
+            dying: Vec::new(),
+            want_spare: VecDeque::new(),
+            next_spare: 1 << 62,
+            config,
+        };
+        for runtime in spawner.config.runtimes.clone() {
+            if runtime.start == Start::Fork
+                && let Err(e) = spawner.start_zygote(&runtime)
+            {
+                started.runtime_errors.push((runtime.id, e.to_string()));
+            }
+        }
+        Ok((spawner, started))
+    }
+
+    fn start_zygote(&mut self, runtime: &RuntimeConfig) -> io::Result<()> {
+        let zygote = Zygote::start(&runtime.zygote, &self.config.run_dir)?;
+        self.zygotes.insert(runtime.id.clone(), zygote);
+        Ok(())
+    }
+
+    fn serve(&mut self, node: &OwnedFd, buffer: &mut [u8]) -> io::Result<()> {
+        loop {
+            self.bury();
+            // With housekeeping to do, only look whether something waits; a request always comes first.
+            let timeout = if self.want_spare.is_empty() { if self.dying.is_empty() { -1 } else { 5 } } else { 0 };
+            if !sys::wait_readable(node.as_fd(), timeout)? {
+                self.make_spare();
+                continue;
+            }
+            let Some((n, _)) = sys::receive_with_fds(node.as_fd(), buffer, false)? else { return Ok(()) };
+            let envelope: Envelope = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
+            let (error, named) = match self.handle(envelope.request) {
+                Ok(named) => (None, named),
+                Err(e) => (Some(e.to_string()), Named::new()),
+            };
+            let fds: Vec<BorrowedFd<'_>> = named.iter().map(|(_, fd)| fd.as_fd()).collect();
+            let names = named.iter().map(|(name, _)| (*name).to_owned()).collect();
+            match send(node.as_fd(), &Reply { seq: envelope.seq, error, fds: names }, &fds) {
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                other => other?,
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request) -> io::Result<Named> {
+        match request {
+            Request::Prepare { shell, runtime } => self.prepare(shell, &runtime),
+            Request::Bind { shell, binding } => {
+                let shell = self.shells.get_mut(&shell).ok_or_else(unknown)?;
+                shell.bind(&binding)?;
+                Ok(Named::new())
+            }
+            Request::Launch { shell, argv, environment } => {
+                self.shells.get_mut(&shell).ok_or_else(unknown)?.launch_user_program(argv, environment)?;
+                Ok(Named::new())
+            }
+            Request::Fork { shell, template } => self.fork(shell, template),
+            Request::Destroy { shell } => {
+                if let Some(shell) = self.shells.remove(&shell) {
+                    self.kill(shell);
+                }
+                Ok(Named::new())
+            }
+        }
+    }
+
+    fn prepare(&mut self, number: u64, runtime: &str) -> io::Result<Named> {
+        let runtime = self
+            .config
+            .runtimes
+            .iter()
+            .find(|r| r.id == runtime)
+            .cloned()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no runtime `{runtime}` here")))?;
+        let mut shell =
+            Shell::create(number, &self.root, &self.cgroups, self.network.as_mut(), runtime.start == Start::Bootstrap)?;
+        let result = match runtime.start {
+            Start::Bootstrap => Ok(()),
+            Start::Exec => shell.launch_shim(runtime.command.clone()),
+            Start::Fork => self.enter(&mut shell, &runtime),
+        };
+        if let Err(e) = result {
+            self.kill(shell);
+            return Err(e);
+        }
+        let named = shell.hand_over();
+        if named.is_ok() {
+            if runtime.start == Start::Fork {
+                self.want_spare.push_back(number);
+            }
+            self.shells.insert(number, shell);
+        } else {
+            self.kill(shell);
+        }
+        named
+    }
+
+    /// Has the runtime's zygote fork into `shell`, starting the zygote anew when it has died.
+    fn enter(&mut self, shell: &mut Shell, runtime: &RuntimeConfig) -> io::Result<()> {
+        for attempt in 0..2 {
+            if !self.zygotes.contains_key(&runtime.id) {
+                self.start_zygote(runtime)?;
+            }
+            let zygote = &self.zygotes[&runtime.id];
+            match shell.enter_from_zygote(zygote) {
+                Err(e) if attempt == 0 && zygote.is_dead() => {
+                    tracing::error!(error = %e, runtime = runtime.id, "the zygote died; starting another");
+                    self.zygotes.remove(&runtime.id);
+                }
+                other => return other,
+            }
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    fn fork(&mut self, number: u64, template: u64) -> io::Result<Named> {
+        let mut parent = self.shells.remove(&template).ok_or_else(unknown)?;
+        let result = (|| {
+            let forked_before = parent.forks > 0;
+            let mut shell = match parent.spare.take() {
+                Some(spare) => *spare,
+                None => parent.nest(number, &self.cgroups, self.network.as_mut())?,
+            };
+            parent.forks += 1;
+            if let Err(e) = parent.fork_into(&mut shell) {
+                self.dying.push(shell.doomed());
+                return Err(e);
+            }
+            // One fork is a first instance. A second one shows that the function scales out: be ready for a third.
+            if forked_before {
+                self.want_spare.push_back(template);
+            }
+            match shell.hand_over() {
+                Ok(named) => {
+                    self.shells.insert(number, shell);
+                    Ok(named)
+                }
+                Err(e) => {
+                    self.dying.push(shell.doomed());
+                    Err(e)
+                }
+            }
+        })();
+        self.shells.insert(template, parent);
+        result
+    }
+
+    fn make_spare(&mut self) {
+        let Some(number) = self.want_spare.pop_front() else { return };
+        let Some(shell) = self.shells.get_mut(&number) else { return };
+        if shell.spare.is_some() || !shell.can_nest() {
+            return;
+        }
+        let spare_number = self.next_spare;
+        self.next_spare += 1;
+        match shell.nest(spare_number, &self.cgroups, self.network.as_mut()) {
+            Ok(spare) => shell.spare = Some(Box::new(spare)),
+            Err(e) => tracing::warn!(error = %e, "no spare sandbox could be made"),
+        }
+    }
+
+    /// Kills a sandbox and all that came from it; its remains are removed by [`Self::bury`].
+    fn kill(&mut self, mut shell: Shell) {
+        if let Some(spare) = shell.spare.take() {
+            self.dying.push(spare.doomed());
+        }
+        self.dying.push(shell.doomed());
+    }
+
+    /// Reaps what has ended and removes the groups of sandboxes that are empty.
+    fn bury(&mut self) {
+        // SAFETY: reaps any ended child; takes no pointers.
+        unsafe { while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {} }
+        let network = &mut self.network;
+        self.dying.retain(|shell| {
+            let gone = shell.group.remove();
+            if gone && let (Some(network), Some(index)) = (network.as_mut(), shell.link) {
+                network.release(index);
+            }
+            !gone
+        });
+    }
+
+    fn stop(&mut self) {
+        for (_, shell) in std::mem::take(&mut self.shells) {
+            self.kill(shell);
+        }
+        self.zygotes.clear();
+        let deadline = Instant::now() + TRUSTED_STEP;
+        loop {
+            self.bury();
+            if self.dying.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = self.cgroups.sweep(deadline);
+        self.cgroups.remove();
+        if let Some(network) = &self.network {
+            network.stop();
+        }
+        // SAFETY: detaches our own mount; a valid path.
+        if let Ok(path) = sys::cstr(&self.root) {
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
+        let _ = std::fs::remove_dir_all(&self.config.run_dir);
+    }
+}
+
+fn unknown() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such sandbox")
+}
+
+/// The version of Landlock that the kernel has; 0 when it has none.
+pub fn landlock_version() -> i64 {
+    const LANDLOCK_CREATE_RULESET: i64 = 444;
+    const VERSION: u32 = 1;
+    // SAFETY: the version query takes a null pointer.
+    unsafe { libc::syscall(LANDLOCK_CREATE_RULESET, std::ptr::null::<u8>(), 0usize, VERSION) }.max(0)
+}
+
+/// The host's pid of a process, from a pidfd of it.
+fn pid_of(pidfd: &OwnedFd) -> io::Result<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    info.lines()
+        .find_map(|l| l.strip_prefix("Pid:"))
+        .and_then(|p| p.trim().parse().ok())
+        .filter(|p| *p > 0)
+        .ok_or_else(|| io::Error::other("the process is gone"))
+}
+
+/// The spawner process: takes its standard input as the socket to the node. Returns its exit code.
+pub fn main() -> i32 {
+    let attempt = || -> io::Result<()> {
+        // SAFETY: duplicates standard input; the result is new and ours.
+        let fd = sys::check(i64::from(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10) }))?;
+        // SAFETY: made just now by the kernel for us.
+        let node = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+        let null = std::fs::File::open("/dev/null")?;
+        sys::place(&null, 0)?;
+        run(node)
+    };
+    match attempt() {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("mayfly spawner: {e}");
+            1
+        }
+    }
+}

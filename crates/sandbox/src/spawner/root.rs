@@ -1,0 +1,148 @@
+//! The root that every sandbox sees: the host's `/usr`, read-only, and the least of everything else.
+
+use crate::wire::SpawnerConfig;
+use crate::{net, sys};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Files of `/etc` that programs look up, copied as they are where the host has them.
+const ETC_FILES: &[&str] = &[
+    "ld.so.cache",
+    "ld.so.conf",
+    "localtime",
+    "timezone",
+    "mime.types",
+    "protocols",
+    "services",
+    "os-release",
+    "debian_version",
+    "gai.conf",
+    "host.conf",
+    "networks",
+    "rpc",
+    "locale.conf",
+    "ethertypes",
+];
+/// Directories of `/etc` that hold public data only: certificates' public halves, and links into `/usr`.
+const ETC_DIRS: &[&str] = &[
+    "ssl/certs",
+    "ca-certificates",
+    "pki/tls/certs",
+    "alternatives",
+    "ld.so.conf.d",
+    "python3",
+    "python3.11",
+    "fonts",
+];
+
+/// Builds the root in `config.run_dir` in a mount namespace that the caller has made its own. Returns its path.
+pub fn build(config: &SpawnerConfig) -> io::Result<PathBuf> {
+    let root = config.run_dir.join("root");
+    fs::create_dir_all(&root)?;
+    sys::mount(c"tmpfs", &root, c"tmpfs", libc::MS_NOSUID as u64, c"size=4m,mode=755")?;
+
+    for dir in [
+        "usr",
+        "etc",
+        "dev/shm",
+        "proc",
+        "sys",
+        "tmp",
+        "var/user",
+        "var/runtime",
+        "var/tmp",
+        "opt",
+        "home/qcloud",
+        "run",
+        "root",
+    ] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    fs::set_permissions(root.join("root"), Permissions::from_mode(0o700))?;
+    // Lambda's programs look for their code here.
+    symlink("user", root.join("var/task"))?;
+    read_only(Path::new("/usr"), &root.join("usr"))?;
+    for dir in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        same_as_host(dir, &root)?;
+    }
+    read_only(&config.runtimes_dir, &root.join("var/runtime"))?;
+    etc(&root)?;
+    devices(&root)?;
+
+    let here = fs::File::open(&root)?;
+    sys::set_read_only_here(here.as_fd())?;
+    Ok(root)
+}
+
+fn read_only(source: &Path, target: &Path) -> io::Result<()> {
+    sys::bind_mount(source, target)?;
+    let here = fs::File::open(target)?;
+    sys::set_read_only(here.as_fd(), c"", false)
+}
+
+/// `/bin` and its like: links into `/usr` on most systems, directories of their own on some.
+fn same_as_host(dir: &str, root: &Path) -> io::Result<()> {
+    let host = Path::new("/").join(dir);
+    match fs::symlink_metadata(&host) {
+        Ok(meta) if meta.file_type().is_symlink() => symlink(fs::read_link(&host)?, root.join(dir)),
+        Ok(meta) if meta.is_dir() => {
+            fs::create_dir_all(root.join(dir))?;
+            read_only(&host, &root.join(dir))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn etc(root: &Path) -> io::Result<()> {
+    let etc = root.join("etc");
+    for file in ETC_FILES {
+        if let Ok(bytes) = fs::read(Path::new("/etc").join(file)) {
+            fs::write(etc.join(file), bytes)?;
+        }
+    }
+    for dir in ETC_DIRS {
+        let host = Path::new("/etc").join(dir);
+        if host.is_dir() {
+            fs::create_dir_all(etc.join(dir))?;
+            read_only(&host, &etc.join(dir))?;
+        }
+    }
+    let resolvers: String = net::resolvers().iter().map(|r| format!("nameserver {r}\n")).collect();
+    for (file, text) in [
+        (
+            "passwd",
+            "root:x:0:0:root:/root:/usr/sbin/nologin\nqcloud:x:1000:1000:qcloud:/home/qcloud:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        ),
+        ("group", "root:x:0:\nqcloud:x:1000:\nnogroup:x:65534:\n"),
+        ("hosts", "127.0.0.1 localhost sandbox.localdomain sandbox\n::1 localhost ip6-localhost\n"),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",
+        ),
+        ("resolv.conf", resolvers.as_str()),
+        ("machine-id", ""),
+    ] {
+        fs::write(etc.join(file), text)?;
+    }
+    Ok(())
+}
+
+fn devices(root: &Path) -> io::Result<()> {
+    let dev = root.join("dev");
+    for name in ["null", "zero", "full", "random", "urandom"] {
+        fs::write(dev.join(name), "")?;
+        sys::bind_mount(&Path::new("/dev").join(name), &dev.join(name))?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        symlink(target, dev.join(name))?;
+    }
+    Ok(())
+}

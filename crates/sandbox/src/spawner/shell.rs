@@ -1,0 +1,354 @@
+//! One sandbox as the spawner sees it: namespaces with an init in them, a control group, a link, and its descriptors.
+
+use super::{NESTED_STEP, Named, TRUSTED_STEP, init, pid_of, zygote::Zygote};
+use crate::cgroup::{Group, Parent};
+use crate::net::Network;
+use crate::sys;
+use crate::wire::{Binding, InitReply, InitRequest, Mount};
+use mayfly_model::limits;
+use serde_json::json;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// First of the host's user ids that sandboxes are mapped to. Each sandbox gets two of its own, so that no limit counted by
+/// user (processes, locked memory) is shared between sandboxes.
+const UID_BASE: u64 = 1_000_000_000;
+const UID_RANGE: u64 = 1_000_000_000;
+
+/// Order in which namespaces are opened, and their names in fork requests.
+const NAMESPACES: [&str; 6] = ["pid", "user", "mnt", "net", "ipc", "uts"];
+
+/// One sandbox.
+pub struct Shell {
+    /// Its pidfd, through which the whole sandbox is killed.
+    pidfd: OwnedFd,
+    control: OwnedFd,
+    namespaces: Vec<OwnedFd>,
+    landlock: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+    /// Our end of the forker socket, while the process in it may become a template.
+    forker: Option<OwnedFd>,
+    /// The node's ends, until they are handed over.
+    stream: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    /// The write end of the output, until a process has it.
+    output_writer: Option<OwnedFd>,
+    nested: bool,
+    binding: Option<Binding>,
+    /// Its control group.
+    pub group: Group,
+    /// Its link's number.
+    pub link: Option<usize>,
+    /// A sandbox made ahead for this template's next fork.
+    pub spare: Option<Box<Self>>,
+    /// How many forks this template has made.
+    pub forks: u64,
+}
+
+impl Shell {
+    /// Makes a sandbox with namespaces, user namespace included, of its own.
+    pub fn create(
+        number: u64,
+        root: &Path,
+        cgroups: &Parent,
+        network: Option<&mut Network>,
+        listen: bool,
+    ) -> io::Result<Self> {
+        let group = cgroups.group(&number.to_string(), limits::PIDS_MAX)?;
+        let (control, theirs) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
+        let flags = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS;
+        let pidfd = match sys::clone3(flags)? {
+            sys::Forked::Child => init::run(theirs),
+            sys::Forked::Parent(pidfd) => pidfd,
+        };
+        drop(theirs);
+        let mut shell = Self::assemble(pidfd, control, group, false)?;
+        let built = shell.map_users(number).and_then(|pid| {
+            shell.connect(pid, number, network, |endpoint, hostname| InitRequest::Build {
+                root: root.to_owned(),
+                endpoint,
+                hostname,
+                listen,
+            })
+        });
+        shell.or_doom(built)
+    }
+
+    fn assemble(pidfd: OwnedFd, control: OwnedFd, group: Group, nested: bool) -> io::Result<Self> {
+        let (output, output_writer) = sys::pipe()?;
+        Ok(Self {
+            pidfd,
+            control,
+            namespaces: Vec::new(),
+            landlock: None,
+            listener: None,
+            forker: None,
+            stream: None,
+            output: Some(output),
+            output_writer: Some(output_writer),
+            nested,
+            binding: None,
+            group,
+            link: None,
+            spare: None,
+            forks: 0,
+        })
+    }
+
+    /// Passes `self` on, or kills it and clears away what can be cleared at once.
+    fn or_doom(self, result: io::Result<()>) -> io::Result<Self> {
+        match result {
+            Ok(()) => Ok(self),
+            Err(e) => {
+                let shell = self.doomed();
+                // The init has hardly begun: its end is a matter of a millisecond.
+                let _ = sys::wait_readable(shell.pidfd.as_fd(), 100);
+                shell.group.remove();
+                Err(e)
+            }
+        }
+    }
+
+    fn map_users(&self, number: u64) -> io::Result<i32> {
+        let pid = pid_of(&self.pidfd)?;
+        let base = UID_BASE + 2 * number % UID_RANGE;
+        let map = format!("0 {base} 1\n{} {} 1\n", crate::wire::GUEST_UID, base + 1);
+        std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+        std::fs::write(format!("/proc/{pid}/gid_map"), &map)?;
+        Ok(pid)
+    }
+
+    /// Puts the init into its group, gives it a link, and has it build its view.
+    fn connect(
+        &mut self,
+        pid: i32,
+        number: u64,
+        network: Option<&mut Network>,
+        request: impl FnOnce(Option<crate::net::Endpoint>, String) -> InitRequest,
+    ) -> io::Result<()> {
+        self.group.attach(pid)?;
+        let endpoint = match network {
+            Some(network) => {
+                let (index, endpoint) = network.link(pid)?;
+                self.link = Some(index);
+                Some(endpoint)
+            }
+            None => None,
+        };
+        let hostname = format!("fn-{:x}", number & 0xffff_ffff);
+        for (name, fd) in self.ask(&request(endpoint, hostname), &[])? {
+            match name.as_str() {
+                "landlock" => self.landlock = Some(fd),
+                "listener" => self.listener = Some(fd),
+                _ => {}
+            }
+        }
+        for name in NAMESPACES {
+            self.namespaces.push(std::fs::File::open(format!("/proc/{pid}/ns/{name}"))?.into());
+        }
+        Ok(())
+    }
+
+    fn ask(&self, request: &InitRequest, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<(String, OwnedFd)>> {
+        let patience: Duration = if self.binding.is_some() || self.nested { NESTED_STEP } else { TRUSTED_STEP };
+        sys::send_with_fds(self.control.as_fd(), &serde_json::to_vec(request).map_err(io::Error::other)?, fds, true)?;
+        if !sys::wait_readable(self.control.as_fd(), patience.as_millis() as i32)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the sandbox does not answer"));
+        }
+        let mut buffer = [0; 4096];
+        let Some((n, fds)) = sys::receive_with_fds(self.control.as_fd(), &mut buffer, true)? else {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the sandbox has ended"));
+        };
+        let reply: InitReply = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
+        match reply.error {
+            Some(e) => Err(io::Error::other(e)),
+            None => Ok(reply.fds.into_iter().zip(fds).collect()),
+        }
+    }
+
+    /// Has the zygote fork a waiting process into this sandbox.
+    pub fn enter_from_zygote(&mut self, zygote: &Zygote) -> io::Result<()> {
+        let (ours, theirs) = sys::socket_pair(libc::SOCK_STREAM)?;
+        let (forker, its_forker) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
+        let (message, fds) = self.fork_request("zygote", &theirs, Some(&its_forker))?;
+        zygote.fork(&message, &fds.iter().map(|f| f.as_fd()).collect::<Vec<_>>())?;
+        self.stream = Some(ours);
+        self.forker = Some(forker);
+        self.output_writer = None;
+        Ok(())
+    }
+
+    /// Asks this template to fork into `child`. Does not wait: the child says HELLO on its stream, or it does not.
+    pub fn fork_into(&self, child: &mut Self) -> io::Result<()> {
+        let forker = self.forker.as_ref().ok_or_else(|| io::Error::other("this sandbox is no template"))?;
+        let (ours, theirs) = sys::socket_pair(libc::SOCK_STREAM)?;
+        let (message, fds) = child.fork_request("template", &theirs, None)?;
+        sys::send_with_fds(forker.as_fd(), &message, &fds.iter().map(|f| f.as_fd()).collect::<Vec<_>>(), true)?;
+        // Answers of earlier forks are of no interest, but they must not fill the socket.
+        let mut buffer = [0; 4096];
+        while let Ok(Some(_)) = sys::receive_with_fds(forker.as_fd(), &mut buffer, true) {}
+        child.stream = Some(ours);
+        child.output_writer = None;
+        Ok(())
+    }
+
+    fn fork_request(
+        &self,
+        from: &str,
+        stream: &OwnedFd,
+        forker: Option<&OwnedFd>,
+    ) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let writer = self.output_writer.as_ref().ok_or_else(|| io::Error::other("the sandbox is in use"))?;
+        let mut named: Named = vec![("stream", stream.try_clone()?), ("output", writer.try_clone()?)];
+        if let Some(forker) = forker {
+            named.push(("forker", forker.try_clone()?));
+        }
+        for (name, fd) in NAMESPACES.iter().zip(&self.namespaces) {
+            if *name != "user" || from == "zygote" {
+                named.push((name, fd.try_clone()?));
+            }
+        }
+        if let Some(landlock) = &self.landlock {
+            named.push(("landlock", landlock.try_clone()?));
+        }
+        for fd in self.group.procs_files()? {
+            named.push(("cgroup", fd));
+        }
+        let (names, fds): (Vec<&str>, Vec<OwnedFd>) = named.into_iter().unzip();
+        let uid = crate::wire::GUEST_UID;
+        let message = json!({ "id": 0, "from": from, "uid": uid, "gid": uid, "fds": names });
+        Ok((message.to_string().into_bytes(), fds))
+    }
+
+    /// Starts the runtime's shim from scratch.
+    pub fn launch_shim(&mut self, argv: Vec<String>) -> io::Result<()> {
+        let (ours, theirs) = sys::socket_pair(libc::SOCK_STREAM)?;
+        let environment = ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/home/qcloud"];
+        let environment = environment.map(str::to_owned).to_vec();
+        self.launch(argv, environment, "/", Some(theirs))?;
+        self.stream = Some(ours);
+        Ok(())
+    }
+
+    /// Starts the function's own program.
+    pub fn launch_user_program(&mut self, argv: Vec<String>, environment: Vec<String>) -> io::Result<()> {
+        self.launch(argv, environment, "/var/user", None)
+    }
+
+    fn launch(
+        &mut self,
+        argv: Vec<String>,
+        environment: Vec<String>,
+        cwd: &str,
+        stream: Option<OwnedFd>,
+    ) -> io::Result<()> {
+        if argv.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let writer = self.output_writer.take().ok_or_else(|| io::Error::other("a program was started here already"))?;
+        let request = InitRequest::Launch { argv, environment, cwd: cwd.to_owned() };
+        let fds: Vec<BorrowedFd<'_>> = stream.iter().chain([&writer]).map(|f| f.as_fd()).collect();
+        self.ask(&request, &fds)?;
+        Ok(())
+    }
+
+    /// Makes this sandbox, and its spare, a function's.
+    pub fn bind(&mut self, binding: &Binding) -> io::Result<()> {
+        self.apply(binding, true)?;
+        if let Some(spare) = &mut self.spare {
+            spare.apply(binding, true)?;
+        }
+        self.binding = Some(binding.clone());
+        Ok(())
+    }
+
+    fn apply(&self, binding: &Binding, with_mounts: bool) -> io::Result<()> {
+        self.group.limit(u64::from(binding.memory_mb) << 20, binding.memory_mb)?;
+        if with_mounts && !binding.mounts.is_empty() {
+            let trees = binding.mounts.iter().map(tree_of).collect::<io::Result<Vec<_>>>()?;
+            let targets = binding.mounts.iter().map(|m| m.target.clone()).collect();
+            self.ask(&InitRequest::Mounts { targets }, &trees.iter().map(|t| t.as_fd()).collect::<Vec<_>>())?;
+        }
+        if !binding.egress && self.link.is_some() {
+            self.ask(&InitRequest::NoEgress, &[])?;
+        }
+        Ok(())
+    }
+
+    /// True when other sandboxes can be made beside this one.
+    pub fn can_nest(&self) -> bool {
+        self.forker.is_some() && !self.nested
+    }
+
+    /// Makes a sandbox beside this template's: the same user namespace and the same view of code, everything else its own.
+    pub fn nest(&self, number: u64, cgroups: &Parent, network: Option<&mut Network>) -> io::Result<Self> {
+        let group = cgroups.group(&number.to_string(), limits::PIDS_MAX)?;
+        let (control, theirs) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
+        let made = self.ask(&InitRequest::Nest, &[theirs.as_fd()]);
+        let pidfd = match made.map(|named| named.into_iter().next()) {
+            Ok(Some((_, pidfd))) => pidfd,
+            other => {
+                group.remove();
+                return Err(other.err().unwrap_or_else(|| io::Error::other("no init was made")));
+            }
+        };
+        drop(theirs);
+        let pid = pid_of(&pidfd)?;
+        let mut shell = Self::assemble(pidfd, control, group, true)?;
+        let built =
+            shell.connect(pid, number, network, |endpoint, hostname| InitRequest::BuildNested { endpoint, hostname });
+        let built = built.and_then(|()| match &self.binding {
+            // Its view was copied from a sandbox that has the code already.
+            Some(binding) => shell.apply(binding, false),
+            None => Ok(()),
+        });
+        shell.or_doom(built)
+    }
+
+    /// The descriptors that the node works with. Once.
+    pub fn hand_over(&mut self) -> io::Result<Named> {
+        let mut named: Named = vec![
+            ("init", self.pidfd.try_clone()?),
+            ("memory_peak", self.group.memory_peak_file()?.into()),
+            ("oom", self.group.oom_file()?.into()),
+        ];
+        for (name, fd) in
+            [("stream", self.stream.take()), ("output", self.output.take()), ("listener", self.listener.take())]
+        {
+            named.extend(fd.map(|fd| (name, fd)));
+        }
+        Ok(named)
+    }
+
+    /// Kills everything in the sandbox.
+    pub fn doomed(self) -> Self {
+        if let Err(e) = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL) {
+            tracing::error!(error = %e, "a sandbox could not be killed");
+        }
+        self
+    }
+}
+
+/// A detached, read-only tree of what a mount shows.
+fn tree_of(mount: &Mount) -> io::Result<OwnedFd> {
+    match mount.sources.as_slice() {
+        [] => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        [one] => {
+            let tree = sys::open_tree(one)?;
+            sys::set_read_only(tree.as_fd(), c"", false)?;
+            Ok(tree)
+        }
+        many => {
+            let layers: Vec<CString> = many.iter().map(|p| sys::cstr(p)).collect::<io::Result<_>>()?;
+            sys::overlay(&layers)
+        }
+    }
+}
