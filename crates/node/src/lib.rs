@@ -1,1 +1,312 @@
-//! Keeps the instances of one machine: pools, slots, templates, waiting room, log capture.
+//! Keeps the instances of one machine: pools, templates, the waiting room, and what instances print.
+//!
+//! The way of an invocation: [`Node::invoke`] takes an idle worker of the version's [`pool::Pool`], the one used last; with none idle
+//! it takes a seat and a start is set off at once if quota and memory allow. The worker runs the event, and goes back or, after
+//! any error that leaves doubt, away. See `docs/scheduling.md`.
+
+mod environment;
+mod error;
+mod flight;
+mod output;
+pub mod pool;
+mod runtime_api;
+mod start;
+mod warm;
+mod worker;
+
+use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, VersionKey, VersionSpec};
+use mayfly_plan::pool::KeepAlive;
+use mayfly_sandbox::Backend;
+use mayfly_store::CodeCache;
+use parking_lot::Mutex;
+use pool::{Pool, Quota};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use error::Refusal;
+
+/// Settings of a node.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// What instances may hold together, in MB of configured memory.
+    pub memory_ceiling_mb: u64,
+    /// How long an idle instance is kept at least.
+    pub keep_alive: Duration,
+    /// Processes of each runtime that wait for any function.
+    pub precreate: HashMap<RuntimeId, usize>,
+    /// Most requests of one version that wait for an instance.
+    pub waiting_max: usize,
+    /// Longest wait for memory to come free.
+    pub waiting: Duration,
+    /// Region shown to functions.
+    pub region: String,
+    /// Account shown to functions.
+    pub app_id: String,
+    /// Owner shown to functions.
+    pub uin: String,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            memory_ceiling_mb: mayfly_model::limits::CONCURRENCY_MB_DEFAULT,
+            keep_alive: Duration::from_secs(600),
+            precreate: HashMap::from([(RuntimeId::Python, 4), (RuntimeId::Node, 2), (RuntimeId::Custom, 2)]),
+            waiting_max: 1000,
+            waiting: Duration::from_secs(10),
+            region: "ap-guangzhou".into(),
+            app_id: "1250000000".into(),
+            uin: "100000000001".into(),
+        }
+    }
+}
+
+/// Where the record of each invocation goes. Called on the invocation's way: it must not block.
+pub trait RecordSink: Send + Sync {
+    /// Takes one record.
+    fn record(&self, record: InvocationRecord);
+}
+
+/// One invocation to run.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Its id.
+    pub request_id: RequestId,
+    /// The event, JSON text already checked.
+    pub event: bytes::Bytes,
+    /// True: put the log into the outcome.
+    pub want_log: bool,
+    /// Attempt number of an asynchronous event, from 0.
+    pub retry: u32,
+    /// What the caller named.
+    pub qualifier: String,
+}
+
+/// Figures of a node, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Instances that run an invocation.
+    pub busy: usize,
+    /// Instances that wait for one.
+    pub idle: usize,
+    /// Instances on their way.
+    pub starting: usize,
+    /// Templates.
+    pub templates: usize,
+    /// Processes that wait for any function.
+    pub precreated: usize,
+    /// Requests that wait for an instance.
+    pub waiting: usize,
+    /// Configured memory of all instances, in MB.
+    pub memory_mb: u64,
+}
+
+/// A node. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub backend: Arc<dyn Backend>,
+    pub code: Arc<CodeCache>,
+    pub sink: Arc<dyn RecordSink>,
+    pub options: NodeOptions,
+    pub warm: warm::Warm,
+    pools: Mutex<HashMap<VersionKey, Arc<Pool>>>,
+    quotas: Mutex<HashMap<String, Arc<Quota>>>,
+    /// Memory of instances of functions without a quota of their own, in MB.
+    pub shared_mb: AtomicU64,
+    /// Pools with requests that wait for memory, longest first.
+    starved: Mutex<std::collections::VecDeque<std::sync::Weak<Pool>>>,
+    /// Their number, for a look without the lock.
+    starving: std::sync::atomic::AtomicUsize,
+    /// Grows with every use of an instance; tells which instance was used longest ago.
+    pub ticks: AtomicU64,
+}
+
+impl Node {
+    /// Makes a node over `backend` and starts to fill its stock of waiting processes.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        code: Arc<CodeCache>,
+        sink: Arc<dyn RecordSink>,
+        options: NodeOptions,
+    ) -> Self {
+        let warm = warm::Warm::new(Arc::clone(&backend), &options.precreate);
+        let inner = Arc::new(Inner {
+            backend,
+            code,
+            sink,
+            options,
+            warm,
+            pools: Mutex::default(),
+            quotas: Mutex::default(),
+            shared_mb: AtomicU64::new(0),
+            starved: Mutex::default(),
+            starving: Default::default(),
+            ticks: AtomicU64::new(0),
+        });
+        inner.warm.fill();
+        Self { inner }
+    }
+
+    /// The pool of a version, made when there is none. `replaces`: it takes the place of an older state of the same function.
+    pub fn pool(&self, spec: &Arc<VersionSpec>, replaces: bool) -> Arc<Pool> {
+        let quota = self.inner.quota(&spec.key.function_id);
+        let mut pools = self.inner.pools.lock();
+        let pool = pools
+            .entry(spec.key.clone())
+            .or_insert_with(|| Pool::new(Arc::downgrade(&self.inner), Arc::clone(spec), quota, replaces));
+        Arc::clone(pool)
+    }
+
+    /// Runs one invocation. It writes the record. When the future is dropped, the invocation runs to its end all the same, as a caller's
+    /// lost connection must not tear a function's work in two.
+    pub async fn invoke(&self, pool: &Arc<Pool>, invocation: Invocation) -> InvokeOutcome {
+        flight::invoke(&self.inner, pool, invocation).await
+    }
+
+    /// Says that no more requests will come for a version: idle instances end now, busy ones after their invocation
+    /// (at once when `force`).
+    pub fn retire(&self, key: &VersionKey, force: bool) {
+        let pool = self.inner.pools.lock().remove(key);
+        if let Some(pool) = pool {
+            pool.retire(force);
+        }
+    }
+
+    /// Sets the reserved quota of a function, in MB.
+    pub fn set_reserved(&self, function_id: &str, reserved_mb: Option<u64>) {
+        let quota = self.inner.quota(function_id);
+        let old = quota.reserved_mb();
+        quota.set_reserved(reserved_mb, &self.inner.shared_mb);
+        if old != reserved_mb {
+            self.inner.memory_came_free();
+        }
+    }
+
+    /// Forgets the quota of a deleted function.
+    pub fn forget_function(&self, function_id: &str) {
+        self.inner.quotas.lock().remove(function_id);
+    }
+
+    /// One look at all pools: ends instances that have been idle too long. Call it about once a second.
+    pub fn tend(&self) {
+        let keep = KeepAlive { idle_ms: self.inner.options.keep_alive.as_millis() as u64, share: 4 };
+        let pools: Vec<Arc<Pool>> = self.inner.pools.lock().values().cloned().collect();
+        for pool in pools {
+            pool.scale_in(&keep);
+        }
+        self.inner.warm.fill();
+    }
+
+    /// Figures of now.
+    pub fn stats(&self) -> NodeStats {
+        let mut stats = NodeStats { precreated: self.inner.warm.len(), ..NodeStats::default() };
+        for pool in self.inner.pools.lock().values() {
+            pool.add_to(&mut stats);
+        }
+        stats.memory_mb = self.inner.quotas.lock().values().map(|q| q.used_mb()).sum();
+        stats
+    }
+
+    /// What the backend promises.
+    pub fn guarantees(&self) -> Vec<(String, Result<String, String>)> {
+        self.inner.backend.guarantees()
+    }
+
+    /// Waits until no instance is busy or starting, at most `patience`. False: some still were.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let stats = self.stats();
+            if stats.busy + stats.starting + stats.waiting == 0 {
+                return true;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends everything.
+    pub async fn stop(&self) {
+        self.inner.warm.stop();
+        let pools: Vec<Arc<Pool>> = self.inner.pools.lock().drain().map(|(_, p)| p).collect();
+        for pool in pools {
+            pool.retire(true);
+        }
+        self.inner.backend.stop().await;
+    }
+}
+
+impl Inner {
+    fn quota(&self, function_id: &str) -> Arc<Quota> {
+        Arc::clone(self.quotas.lock().entry(function_id.to_owned()).or_default())
+    }
+
+    /// The part of the ceiling that is not reserved by anybody, in MB.
+    pub fn shared_ceiling_mb(&self) -> u64 {
+        let reserved: u64 = self.quotas.lock().values().filter_map(|q| q.reserved_mb()).sum();
+        self.options.memory_ceiling_mb.saturating_sub(reserved)
+    }
+
+    /// Memory of idle instances of functions without a quota, in MB.
+    pub fn evictable_mb(&self) -> u64 {
+        self.pools.lock().values().map(|p| p.evictable_mb()).sum()
+    }
+
+    /// Ends idle instances of functions without a quota, longest unused first, until `mb` came free. False: there were not enough.
+    pub fn evict(&self, mb: u64) -> bool {
+        let pools: Vec<Arc<Pool>> = self.pools.lock().values().cloned().collect();
+        let mut freed = 0;
+        while freed < mb {
+            let oldest =
+                pools.iter().filter_map(|p| p.oldest_idle().map(|tick| (tick, p))).min_by_key(|(tick, _)| *tick);
+            let Some((_, pool)) = oldest else { return false };
+            freed += pool.evict_one();
+        }
+        true
+    }
+
+    /// Remembers a pool whose requests wait for memory.
+    pub fn starve(&self, pool: &Arc<Pool>) {
+        let mut starved = self.starved.lock();
+        starved.push_back(Arc::downgrade(pool));
+        self.starving.store(starved.len(), Ordering::Release);
+    }
+
+    /// True when requests wait for memory.
+    pub fn is_short(&self) -> bool {
+        self.starving.load(Ordering::Acquire) > 0
+    }
+
+    /// Lets requests that wait for memory try again, longest waiting first.
+    pub fn memory_came_free(&self) {
+        let tries = self.starving.load(Ordering::Acquire);
+        for _ in 0..tries {
+            let next = {
+                let mut starved = self.starved.lock();
+                let next = starved.pop_front();
+                self.starving.store(starved.len(), Ordering::Release);
+                next
+            };
+            let Some(pool) = next.as_ref().and_then(std::sync::Weak::upgrade) else { continue };
+            if !pool.start_for_waiting() {
+                let mut starved = self.starved.lock();
+                starved.push_front(Arc::downgrade(&pool));
+                self.starving.store(starved.len(), Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    /// The next use tick.
+    pub fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::Relaxed)
+    }
+}

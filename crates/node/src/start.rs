@@ -1,0 +1,411 @@
+//! The ways in which an instance comes to be: a waiting process is bound, or an initialised one is forked.
+
+use crate::error::Refusal;
+use crate::output::Printed;
+use crate::pool::{Lease, Pool};
+use crate::worker::{Line, Lost, Waiting, Worker};
+use crate::{Inner, environment};
+use mayfly_guest::{Bind, Context, Kind, Ready};
+use mayfly_model::invocation::StartKind;
+use mayfly_model::{ColdStart, ColdStartReason, ForkMode, Phases, RuntimeId, Status, limits};
+use mayfly_sandbox::{Binding, Mount};
+use mayfly_store::CodeTree;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest time a fork may take to report.
+const FORK_PATIENCE: Duration = Duration::from_secs(5);
+/// Forks of one version that may fail before forking it is given up.
+const FORK_FAILURES_MAX: u32 = 2;
+
+/// What is known of forking a version.
+pub enum Template {
+    /// Nothing yet.
+    Untried,
+    /// Initialisation failed at this time. Whoever waited for it meanwhile shares the failure; later starts try again.
+    Failed(Instant, Refusal),
+    /// Here is the process.
+    Ready(Box<Parent>),
+    /// It is not to be forked. The log said why when this was found.
+    Unsound,
+}
+
+/// An initialised process, and what is kept alive with it.
+pub struct Parent {
+    process: Waiting,
+    trees: Vec<Arc<CodeTree>>,
+    failures: u32,
+}
+
+impl Template {
+    /// Lets the process go. What was learnt about soundness stays.
+    pub fn forget(&mut self) {
+        if matches!(self, Self::Ready(_)) {
+            *self = Self::Untried;
+        }
+    }
+
+    /// True when there is a process.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready(_))
+    }
+}
+
+/// Starts one instance for `pool`.
+pub async fn start(
+    inner: &Arc<Inner>,
+    pool: &Arc<Pool>,
+    lease: Lease,
+    reason: ColdStartReason,
+) -> Result<Worker, Refusal> {
+    let mut clock = Clock::new(reason);
+    let config = &pool.spec.config;
+    if config.runtime == RuntimeId::Python && config.fork == ForkMode::Auto {
+        let mut template = pool.template.lock().await;
+        if let Template::Ready(ready) = &mut *template {
+            // The lock is let go before the fork's own process is waited for.
+            match backend_fork(inner, ready).await {
+                Ok(instance) => {
+                    let trees = ready.trees.clone();
+                    drop(template);
+                    match greet_fork(instance).await {
+                        Ok((process, printed)) => {
+                            return Ok(Worker::new(process, printed, clock.forked(), lease, trees));
+                        }
+                        Err(e) => note_failure(pool, &e).await,
+                    }
+                    template = pool.template.lock().await;
+                }
+                Err(e) => {
+                    tracing::warn!(error = %e.message, function = %pool.spec.function, "a template is lost");
+                    *template = Template::Untried;
+                }
+            }
+        }
+        match &*template {
+            Template::Failed(at, refusal) if clock.begun < *at => return Err(refusal.clone()),
+            Template::Untried | Template::Failed(..) => {
+                return first_of_template(inner, pool, lease, clock, template).await;
+            }
+            Template::Ready(_) | Template::Unsound => {}
+        }
+    }
+    let (trees, mounts) = clock.pull(inner, pool).await?;
+    let (mut process, ready_made) = take(inner, config.runtime).await?;
+    clock.kind = if ready_made { StartKind::Precreated } else { StartKind::Fresh };
+    bind(&process, pool, mounts).await?;
+    clock.runtime_is_up();
+    let mut printed = Printed::default();
+    match config.runtime {
+        RuntimeId::Custom => launch(inner, pool, &mut process, &mut printed, &trees).await?,
+        _ => {
+            load(inner, pool, &mut process, &mut printed, false).await?;
+        }
+    }
+    Ok(Worker::new(process, printed, clock.done(), lease, trees))
+}
+
+/// Initialises the version in a process that becomes its template if that is sound, and forks the first instance from it.
+async fn first_of_template(
+    inner: &Arc<Inner>,
+    pool: &Arc<Pool>,
+    lease: Lease,
+    mut clock: Clock,
+    mut template: tokio::sync::MutexGuard<'_, Template>,
+) -> Result<Worker, Refusal> {
+    let (trees, mounts) = clock.pull(inner, pool).await?;
+    let (mut process, ready_made) = take(inner, pool.spec.config.runtime).await?;
+    clock.kind = if ready_made { StartKind::Precreated } else { StartKind::Fresh };
+    bind(&process, pool, mounts).await?;
+    clock.runtime_is_up();
+    let mut printed = Printed::default();
+    let ready = match load(inner, pool, &mut process, &mut printed, true).await {
+        Ok(ready) => ready,
+        Err(refusal) => {
+            *template = Template::Failed(Instant::now(), refusal.clone());
+            return Err(refusal);
+        }
+    };
+    let verdict = ready.fork.filter(|v| !v.sound).map(|v| v.why);
+    if let Some(why) = verdict {
+        *template = Template::Unsound;
+        // The function's owner can do something about it, and reads the function's log.
+        let note = format!("[mayfly] further instances initialise anew instead of being forked: {}\n", why.join("; "));
+        printed.bytes.extend_from_slice(note.as_bytes());
+        return Ok(Worker::new(process, printed, clock.done(), lease, trees));
+    }
+    process.output.drain(&mut printed);
+    let mut ready = Parent { process, trees: trees.clone(), failures: 0 };
+    let forked = match backend_fork(inner, &mut ready).await {
+        Ok(instance) => greet_fork(instance).await,
+        Err(e) => Err(e),
+    };
+    match forked {
+        Ok((process, more)) => {
+            *template = Template::Ready(Box::new(ready));
+            printed.bytes.extend_from_slice(&more.bytes);
+            printed.cut += more.cut;
+            Ok(Worker::new(process, printed, clock.done(), lease, trees))
+        }
+        Err(e) => {
+            tracing::warn!(error = %e.message, function = %pool.spec.function, "the first fork failed; forking is given up");
+            *template = Template::Unsound;
+            drop(template);
+            Box::pin(start(inner, pool, lease, clock.reason)).await
+        }
+    }
+}
+
+async fn backend_fork(inner: &Inner, ready: &mut Parent) -> Result<Box<dyn mayfly_sandbox::Instance>, Refusal> {
+    inner.backend.fork(ready.process.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
+}
+
+async fn greet_fork(instance: Box<dyn mayfly_sandbox::Instance>) -> Result<(Waiting, Printed), Refusal> {
+    let mut process = Waiting::greet(instance, FORK_PATIENCE).await?;
+    let mut printed = Printed::default();
+    match process.listen(&mut printed, Instant::now() + FORK_PATIENCE).await {
+        Ok((Kind::Ready, _)) => Ok((process, printed)),
+        other => Err(Refusal::internal(&format!("a fork answered {other:?} for READY"))),
+    }
+}
+
+async fn note_failure(pool: &Pool, error: &Refusal) {
+    let mut template = pool.template.lock().await;
+    if let Template::Ready(ready) = &mut *template {
+        ready.failures += 1;
+        tracing::warn!(error = %error.message, function = %pool.spec.function, "a fork failed");
+        if ready.failures >= FORK_FAILURES_MAX {
+            *template = Template::Unsound;
+        }
+    }
+}
+
+async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refusal> {
+    inner.warm.take(runtime).await.map_err(|e| match e {
+        mayfly_sandbox::SandboxError::NoRuntime(name, why) => {
+            tracing::error!(%name, %why, "a runtime is missing");
+            Refusal::new(Status::INIT_ERROR, format!("The runtime `{name}` is not available on this machine"))
+        }
+        other => Refusal::internal(&other),
+    })
+}
+
+async fn bind(process: &Waiting, pool: &Pool, mounts: Vec<Mount>) -> Result<(), Refusal> {
+    let config = &pool.spec.config;
+    let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net };
+    process.instance.bind(binding).await.map_err(|e| Refusal::internal(&e))
+}
+
+/// Has the shim load the function.
+async fn load(
+    inner: &Inner,
+    pool: &Pool,
+    process: &mut Waiting,
+    printed: &mut Printed,
+    template: bool,
+) -> Result<Ready, Refusal> {
+    let spec = &pool.spec;
+    let config = &spec.config;
+    let environment = environment::build(spec, &inner.options);
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy).map_err(|e| Refusal::internal(&e))?;
+    let frame = Bind {
+        handler: &config.handler,
+        code: "/var/user",
+        environment: &environment,
+        context: Context {
+            memory_limit_in_mb: config.memory_mb,
+            time_limit_in_ms: u64::from(config.timeout_s) * 1000,
+            function_name: spec.function.as_str(),
+            function_version: &spec.key.version,
+            namespace: spec.namespace.as_str(),
+            tencentcloud_region: &inner.options.region,
+            tencentcloud_appid: &inner.options.app_id,
+            tencentcloud_uin: &inner.options.uin,
+            environ: &environment,
+        },
+        result_bytes_max: limits::RESULT_BYTES_MAX,
+        template,
+        entropy: hex::encode(entropy),
+    };
+    let payload = serde_json::to_vec(&frame).map_err(|e| Refusal::internal(&e))?;
+    if let Line::Shim(shim) = &mut process.line {
+        shim.queue(Kind::Bind, &payload);
+    }
+    let limit_s = config.init_timeout_s;
+    let answer = process.listen(printed, Instant::now() + Duration::from_secs(u64::from(limit_s))).await;
+    let mut refusal = match answer {
+        Ok((Kind::Ready, payload)) => {
+            return mayfly_guest::payload(Kind::Ready, &payload).map_err(|e| Refusal::internal(&e));
+        }
+        Ok((Kind::Error, payload)) => match mayfly_guest::payload(Kind::Error, &payload) {
+            Ok(failure) => Refusal::from_shim(failure),
+            Err(e) => Refusal::internal(&e),
+        },
+        Ok((kind, _)) => Refusal::new(Status::INIT_ERROR, format!("The runtime answered {kind:?} while it was loaded")),
+        Err(lost) => init_lost(&lost, process, config.memory_mb, limit_s),
+    };
+    process.output.drain(printed);
+    append_output(&mut refusal, printed);
+    Err(refusal)
+}
+
+fn init_lost(lost: &Lost, process: &Waiting, memory_mb: u32, limit_s: u32) -> Refusal {
+    match lost {
+        Lost::Deadline => Refusal::new(
+            Status::INIT_TIMEOUT,
+            format!("Initialisation took longer than the limit of {limit_s} seconds"),
+        ),
+        _ if process.instance.ran_out_of_memory() => Refusal::new(
+            Status::MEMORY_LIMIT,
+            format!("Memory limit of {memory_mb} MB exceeded during initialisation; the process was killed"),
+        ),
+        _ => Refusal::new(Status::INIT_ERROR, "The process ended during initialisation"),
+    }
+}
+
+/// A failed start has no invocation whose log could show what was printed; the error shows the end of it.
+fn append_output(refusal: &mut Refusal, printed: &mut Printed) {
+    const SHOWN: usize = 2048;
+    let (text, _) = std::mem::take(printed).into_text();
+    if text.is_empty() || !refusal.stack.is_empty() {
+        return;
+    }
+    let start = text.char_indices().rev().map(|(i, _)| i).take_while(|i| text.len() - i <= SHOWN).last().unwrap_or(0);
+    refusal.stack = text[start..].to_owned();
+}
+
+/// Starts a custom runtime's own program and waits until it says that it is ready.
+async fn launch(
+    inner: &Inner,
+    pool: &Pool,
+    process: &mut Waiting,
+    printed: &mut Printed,
+    trees: &[Arc<CodeTree>],
+) -> Result<(), Refusal> {
+    use std::os::unix::fs::PermissionsExt;
+    let config = &pool.spec.config;
+    // In the package, or in a layer: later layers come first.
+    let places = std::iter::once("/var/user").chain(std::iter::repeat("/opt"));
+    let order = trees.iter().take(1).chain(trees.iter().skip(1).rev());
+    let found = places.zip(order).find_map(|(place, tree)| {
+        let meta = std::fs::metadata(tree.path.join("bootstrap")).ok().filter(|m| m.is_file())?;
+        Some((format!("{place}/bootstrap"), meta.permissions().mode()))
+    });
+    let program = match found {
+        None => {
+            return Err(Refusal::new(
+                Status::HANDLER_NOT_FOUND,
+                "There is no `bootstrap` in the package's root, nor in a layer",
+            ));
+        }
+        Some((_, mode)) if mode & 0o111 == 0 => {
+            return Err(Refusal::new(
+                Status::INIT_ERROR,
+                "`bootstrap` is not executable: give it mode 755 before you make the zip",
+            ));
+        }
+        Some((program, _)) => program,
+    };
+    let environment = environment::build(&pool.spec, &inner.options);
+    if let Line::Custom(api) = &process.line {
+        api.describe(&pool.spec, &inner.options);
+    }
+    let environment = environment.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+    process.instance.launch(vec![program], environment).await.map_err(|e| Refusal::internal(&e))?;
+    let Waiting { line: Line::Custom(api), output, .. } = &mut *process else {
+        return Err(Refusal::internal(&"a custom runtime without its API"));
+    };
+    let ready = async {
+        loop {
+            tokio::select! {
+                biased;
+                said = api.ready() => return said,
+                more = output.pump(printed) => if !more {
+                    return Err(Refusal::new(Status::INIT_ERROR, "`bootstrap` ended before it was ready"));
+                },
+            }
+        }
+    };
+    let limit = Duration::from_secs(u64::from(config.init_timeout_s));
+    let result = match tokio::time::timeout(limit, ready).await {
+        Ok(Err(_)) if process.instance.ran_out_of_memory() => {
+            Err(init_lost(&Lost::Closed, process, config.memory_mb, config.init_timeout_s))
+        }
+        Ok(said) => said,
+        Err(_) => Err(init_lost(&Lost::Deadline, process, config.memory_mb, config.init_timeout_s)),
+    };
+    result.map_err(|mut refusal| {
+        process.output.drain(printed);
+        append_output(&mut refusal, printed);
+        refusal
+    })
+}
+
+/// Measures a start and its phases.
+struct Clock {
+    reason: ColdStartReason,
+    kind: StartKind,
+    begun: Instant,
+    phase: Instant,
+    phases: Phases,
+}
+
+impl Clock {
+    fn new(reason: ColdStartReason) -> Self {
+        let now = Instant::now();
+        Self { reason, kind: StartKind::Fresh, begun: now, phase: now, phases: Phases::default() }
+    }
+
+    fn lap(&mut self) -> u64 {
+        let now = Instant::now();
+        let us = now.duration_since(self.phase).as_micros() as u64;
+        self.phase = now;
+        us
+    }
+
+    /// Makes code and layers present.
+    async fn pull(&mut self, inner: &Inner, pool: &Pool) -> Result<(Vec<Arc<CodeTree>>, Vec<Mount>), Refusal> {
+        let config = &pool.spec.config;
+        let mut trees = Vec::with_capacity(1 + config.layers.len());
+        for code in std::iter::once(&config.code).chain(config.layers.iter().map(|l| &l.code)) {
+            let tree = match inner.code.get_ready(&code.digest) {
+                Some(tree) => tree,
+                None => inner.code.ensure(code).await.map_err(|e| Refusal::internal(&e))?,
+            };
+            trees.push(tree);
+        }
+        let mut mounts = vec![Mount { sources: vec![trees[0].path.clone()], target: "/var/user".into() }];
+        if trees.len() > 1 {
+            // Later layers overwrite earlier ones: the last is on top.
+            let sources = trees[1..].iter().rev().map(|t| t.path.clone()).collect();
+            mounts.push(Mount { sources, target: "/opt".into() });
+        }
+        self.phases.pull_code_us = self.lap();
+        Ok((trees, mounts))
+    }
+
+    fn runtime_is_up(&mut self) {
+        self.phases.init_runtime_us = self.lap();
+    }
+
+    fn done(mut self) -> ColdStart {
+        self.phases.init_function_us = self.lap();
+        self.finish()
+    }
+
+    fn forked(mut self) -> ColdStart {
+        self.kind = StartKind::Forked;
+        self.phases.init_runtime_us = self.lap();
+        self.finish()
+    }
+
+    fn finish(self) -> ColdStart {
+        ColdStart {
+            reason: self.reason,
+            kind: self.kind,
+            phases: self.phases,
+            total_us: self.begun.elapsed().as_micros() as u64,
+        }
+    }
+}
