@@ -1,1 +1,24 @@
 //! The front door: the HTTP listener, its limits, and the way of a call to the control API.
+//!
+//! [`Gateway`] accepts connections, reads whole requests within [`GatewayLimits`], hands each to a [`Service`] and
+//! writes its answer. It knows nothing of actions and functions: routes (`/healthz`, `/metrics`, the API) are the
+//! service's.
+//!
+//! What a client can and cannot do here:
+//! - `Host` is passed on as it came: `tccli` sends `Host: http://127.0.0.1:8700` and signs it.
+//! - A request reaches the service only when its body has arrived in full.
+//! - Once the service has a request, its future runs to its end even if the client goes away (the connection is read
+//!   again only after the answer). Only a shutdown whose drain time is over drops it.
+
+mod answer;
+mod body;
+mod guard;
+mod limits;
+mod listener;
+mod service;
+mod stats;
+
+pub use limits::GatewayLimits;
+pub use listener::{BindError, Drained, Gateway};
+pub use service::{HttpRequest, HttpResponse, Service};
+pub use stats::GatewayStats;

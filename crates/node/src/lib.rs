@@ -205,11 +205,20 @@ impl Node {
 
     /// Figures of now.
     pub fn stats(&self) -> NodeStats {
-        let mut stats = NodeStats { precreated: self.inner.warm.len(), ..NodeStats::default() };
+        let mut stats = NodeStats { precreated: self.inner.warm.len(None), ..NodeStats::default() };
         for pool in self.inner.pools.lock().values() {
             pool.add_to(&mut stats);
         }
         stats.memory_mb = self.inner.quotas.lock().values().map(|q| q.used_mb()).sum();
+        stats
+    }
+
+    /// Figures of now, of the instances of one runtime. Their memory is not counted.
+    pub fn stats_of(&self, runtime: RuntimeId) -> NodeStats {
+        let mut stats = NodeStats { precreated: self.inner.warm.len(Some(runtime)), ..NodeStats::default() };
+        for pool in self.inner.pools.lock().values().filter(|p| p.spec.config.runtime == runtime) {
+            pool.add_to(&mut stats);
+        }
         stats
     }
 

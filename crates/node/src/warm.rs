@@ -46,9 +46,10 @@ impl Warm {
         }))
     }
 
-    /// Waiting processes in stock.
-    pub fn len(&self) -> usize {
-        self.0.shelves.values().map(|s| s.ready.lock().len()).sum()
+    /// Waiting processes in stock: of one runtime, or of all.
+    pub fn len(&self, runtime: Option<RuntimeId>) -> usize {
+        let counted = self.0.shelves.iter().filter(|(r, _)| runtime.is_none_or(|wanted| wanted == **r));
+        counted.map(|(_, s)| s.ready.lock().len()).sum()
     }
 
     /// Takes a waiting process, or makes one now. True in the second place: it came from stock.

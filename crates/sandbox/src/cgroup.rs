@@ -98,6 +98,14 @@ fn write(path: &Path, value: impl std::fmt::Display) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.to_string().as_bytes())
 }
 
+/// Memory of the machine, in bytes.
+fn total_memory_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 =
+        text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn ignore_exists(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -115,6 +123,14 @@ impl Parent {
         if let Layout::V2 { root } = &parent.layout {
             write(&root.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
             write(&root.join(&parent.name).join("cgroup.subtree_control"), "+memory +cpu +pids")?;
+        }
+        if let Some(total) = total_memory_bytes() {
+            // Instances may be promised more than there is. Should they all use it, one of them dies, not the host.
+            let (root, file) = match &parent.layout {
+                Layout::V1 { memory, .. } => (memory, "memory.limit_in_bytes"),
+                Layout::V2 { root } => (root, "memory.max"),
+            };
+            write(&root.join(&parent.name).join(file), total / 10 * 9)?;
         }
         Ok(parent)
     }
@@ -320,7 +336,8 @@ mod tests {
     /// A directory that stands for a version-2 file system, with the files that the kernel would make.
     fn fake_v2() -> (tempfile::TempDir, Layout) {
         let dir = tempfile::tempdir().unwrap();
-        let files = ["cgroup.subtree_control", "p/cgroup.subtree_control", "p/a/pids.max", "p/a/memory.max"];
+        let files =
+            ["cgroup.subtree_control", "p/cgroup.subtree_control", "p/memory.max", "p/a/pids.max", "p/a/memory.max"];
         let more =
             ["p/a/memory.swap.max", "p/a/memory.oom.group", "p/a/cpu.weight", "p/a/cgroup.procs", "p/a/memory.peak"];
         fs::create_dir_all(dir.path().join("p/a")).unwrap();

@@ -1,1 +1,277 @@
 //! Wiring only: builds every part from the configuration and runs them as one platform.
+//!
+//! [`run`] is `mayfly up`. [`Platform::start`] is the same without signals, for tests and for whoever embeds it.
+
+mod data;
+mod http;
+mod invoker;
+mod logs;
+mod runtimes;
+
+pub use data::Keys;
+
+use anyhow::{Context, Result};
+use data::DataDir;
+use mayfly_base::config::PlatformOptions;
+use mayfly_base::shutdown::{Shutdown, stop_signal};
+use mayfly_control::{Control, Options as ControlOptions, Ports, SystemClock};
+use mayfly_gateway::{Gateway, GatewayLimits};
+use mayfly_model::{RuntimeId, limits};
+use mayfly_node::{Node, NodeOptions};
+use mayfly_observe::{LogOptions, LogStore, Metrics};
+use mayfly_sandbox::net::NetOptions;
+use mayfly_sandbox::process::ProcessBackend;
+use mayfly_sandbox::wire::SpawnerConfig;
+use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Functions that get series of their own in the metrics; the rest share one.
+const METRICS_FUNCTIONS_MAX: usize = 2000;
+/// Sandboxes for custom runtimes kept ready. They hold no process of ours, so they cost next to nothing.
+const PRECREATE_CUSTOM: usize = 2;
+/// How often unreferenced code is looked for.
+const COLLECT_EVERY: Duration = Duration::from_secs(600);
+/// Code younger than this is never collected: a function that refers to it may be on its way.
+const COLLECT_AGE: Duration = Duration::from_secs(600);
+
+/// A running platform.
+pub struct Platform {
+    address: SocketAddr,
+    keys: Keys,
+    node: Node,
+    control: Control,
+    log_store: LogStore,
+    shutdown: Shutdown,
+    drain: Duration,
+    service: Arc<http::Front>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    _data: DataDir,
+}
+
+/// `mayfly up`: runs the platform until SIGTERM or SIGINT, then drains and returns.
+pub async fn run(options: PlatformOptions) -> Result<()> {
+    let begun = Instant::now();
+    let spawner = std::env::current_exe().context("find this program's own file")?;
+    let platform = Platform::start(options, spawner, vec!["spawner".into()]).await?;
+    println!(
+        "mayfly is ready on http://{} after {} ms (secret id {}; keys in {})",
+        platform.address(),
+        begun.elapsed().as_millis(),
+        platform.keys().secret_id,
+        platform.keys().source,
+    );
+    let signal = stop_signal().await.context("listen for signals")?;
+    tracing::info!(signal, "stopping: requests in flight finish first");
+    platform.stop().await;
+    Ok(())
+}
+
+impl Platform {
+    /// Starts every part. `spawner` with `arguments` is a program that calls `mayfly_sandbox::spawner::main`.
+    pub async fn start(options: PlatformOptions, spawner: PathBuf, arguments: Vec<String>) -> Result<Self> {
+        options.validate()?;
+        let data = DataDir::open(&options.data)?;
+        let keys = data.keys()?;
+        let runtimes = runtimes::install(&data.path("runtimes"))?;
+        let mut command = std::process::Command::new(spawner);
+        command.args(arguments);
+        let spawner_config = SpawnerConfig {
+            id: data.id(),
+            run_dir: data.path("run"),
+            lock_dir: PathBuf::from("/run/mayfly"),
+            runtimes_dir: runtimes.dir.clone(),
+            runtimes: runtimes.configs.clone(),
+            network: Some(NetOptions {
+                pool: options.network.to_string(),
+                allow: options.network_allow.iter().map(ToString::to_string).collect(),
+            }),
+        };
+        // The spawner starts interpreters while the stores are opened.
+        let (backend, gateway, stores) = tokio::join!(
+            ProcessBackend::start(command, spawner_config),
+            Gateway::bind(options.listen, gateway_limits(&options)),
+            open_stores(&data, &options),
+        );
+        let (backend, gateway, stores) = (backend?, gateway?, stores?);
+        for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
+            tracing::warn!("{warning}; `mayfly doctor` tells more");
+        }
+        let started = backend.started();
+        if started.swept > 0 {
+            tracing::info!(swept = started.swept, "cleared away what an earlier, killed platform left");
+        }
+
+        let metrics = Metrics::new(METRICS_FUNCTIONS_MAX, stores.logs.stats());
+        let sink = Arc::new(logs::Sink::new(stores.logs.clone(), metrics.clone()));
+        let node = Node::new(Arc::new(backend), Arc::clone(&stores.code), sink, node_options(&options));
+        let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone()));
+        let ports = Ports {
+            meta: stores.meta,
+            blobs: stores.blobs,
+            events: stores.events,
+            invoker,
+            logs: Arc::new(logs::Query(stores.logs.clone())),
+            clock: Arc::new(SystemClock),
+        };
+        let control_options = ControlOptions {
+            region: options.region.clone(),
+            functions_per_namespace_max: options.functions_per_namespace,
+            account_mb: ceiling(&options),
+            ..ControlOptions::default()
+        };
+        let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
+        invoker::restore_quotas(&control, &node);
+
+        let shutdown = Shutdown::new();
+        let address = gateway.local_addr();
+        let service = Arc::new(http::Front::new(
+            control.clone(),
+            node.clone(),
+            metrics,
+            &keys,
+            ceiling(&options),
+            gateway.stats(),
+        ));
+        let mut tasks = vec![
+            tokio::spawn(tend(node.clone(), shutdown.child())),
+            tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
+        ];
+        let (events, stop) = (control.clone(), shutdown.child());
+        tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
+        let (front, stop) = (Arc::clone(&service), shutdown.child());
+        tasks.push(tokio::spawn(async move {
+            let drained = gateway.run(front, stop).await;
+            if drained.cut > 0 {
+                tracing::warn!(cut = drained.cut, "requests were not done when the drain time was over");
+            }
+        }));
+        let drain = Duration::from_secs(options.drain_s);
+        let log_store = stores.logs;
+        Ok(Self { address, keys, node, control, log_store, shutdown, drain, service, tasks, _data: data })
+    }
+
+    /// The address that the API listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The root key pair.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The node, for its figures.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The control API, for its catalogue.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stops taking requests, lets those in flight finish within the drain time, and ends every part.
+    pub async fn stop(self) {
+        self.service.drain();
+        self.shutdown.trigger();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the platform failed");
+            }
+        }
+        if !self.node.drain(self.drain).await {
+            tracing::warn!("invocations were not done when the drain time was over; they are ended");
+        }
+        self.node.stop().await;
+        let logs = self.log_store;
+        if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
+            tracing::error!("the log store could not be closed");
+        }
+    }
+}
+
+struct Stores {
+    meta: Arc<SqliteMeta>,
+    events: Arc<SqliteEvents>,
+    blobs: Arc<FileBlobs>,
+    code: Arc<CodeCache>,
+    logs: LogStore,
+}
+
+async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores> {
+    let (meta_path, events_path) = (data.path("meta.db"), data.path("events.db"));
+    let (meta, events) =
+        tokio::join!(SqliteMeta::open(&meta_path), SqliteEvents::open(&events_path, EventLimits::default()));
+    let blobs = Arc::new(FileBlobs::open(&data.path("blobs")).context("open the blob store")?);
+    let code = CodeCache::open(&data.path("code"), Arc::clone(&blobs) as _).context("open the code cache")?;
+    let log_options = LogOptions {
+        retention_hours: u32::try_from(options.log_retention_hours).unwrap_or(u32::MAX),
+        ..LogOptions::default()
+    };
+    let logs = LogStore::open(&data.path("logs"), log_options).context("open the log store")?;
+    Ok(Stores {
+        meta: Arc::new(meta.context("open the metadata store")?),
+        events: Arc::new(events.context("open the event log")?),
+        blobs,
+        code: Arc::new(code),
+        logs,
+    })
+}
+
+fn ceiling(options: &PlatformOptions) -> u64 {
+    if options.memory_ceiling_mb == 0 { limits::CONCURRENCY_MB_DEFAULT } else { options.memory_ceiling_mb }
+}
+
+fn node_options(options: &PlatformOptions) -> NodeOptions {
+    NodeOptions {
+        memory_ceiling_mb: ceiling(options),
+        keep_alive: Duration::from_secs(options.keep_alive_s),
+        precreate: [
+            (RuntimeId::Python, options.precreate_python),
+            (RuntimeId::Node, options.precreate_node),
+            (RuntimeId::Custom, PRECREATE_CUSTOM),
+        ]
+        .into(),
+        waiting_max: options.waiting_room,
+        waiting: Duration::from_secs(options.waiting_s),
+        region: options.region.clone(),
+        app_id: options.app_id.to_string(),
+        uin: options.uin.to_string(),
+    }
+}
+
+fn gateway_limits(options: &PlatformOptions) -> GatewayLimits {
+    GatewayLimits { drain_time: Duration::from_secs(options.drain_s), ..GatewayLimits::default() }
+}
+
+/// Looks after the instances.
+async fn tend(node: Node, shutdown: Shutdown) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => node.tend(),
+            () = shutdown.triggered() => return,
+        }
+    }
+}
+
+/// Removes code that nothing refers to.
+async fn collect(control: Control, code: Arc<CodeCache>, shutdown: Shutdown) {
+    let mut tick = tokio::time::interval(COLLECT_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shutdown.triggered() => return,
+        }
+        match code.collect(&control.live_digests(), COLLECT_AGE).await {
+            Ok(c) if c.trees + c.blobs > 0 => {
+                tracing::info!(trees = c.trees, blobs = c.blobs, "collected unreferenced code")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "unreferenced code could not be collected"),
+        }
+    }
+}

@@ -1,1 +1,25 @@
 //! Ports to state (metadata, blobs, events) and their embedded implementations; package reading and the code cache.
+//!
+//! Three ports, each an object-safe trait with a durable implementation and a fake in memory that pass one contract
+//! suite (`tests/`):
+//!
+//! - [`meta::MetaStore`]: what the operator and the API's clients asked for, as rows of JSON.
+//! - [`events::EventLog`]: asynchronous events that were accepted and not finished.
+//! - [`blobs::BlobStore`]: code and layers, named by the SHA-256 of their bytes.
+//!
+//! On top of them: [`package`] reads uploaded zips without trusting them, and [`code_cache`] keeps unpacked trees.
+
+pub mod blobs;
+pub mod code_cache;
+mod error;
+pub mod events;
+pub mod meta;
+pub mod package;
+mod sqlite;
+
+pub use blobs::{BlobInfo, BlobStore, FileBlobs, MemoryBlobs};
+pub use code_cache::{CodeCache, CodeTree, Collected};
+pub use error::StoreError;
+pub use events::{EventCursor, EventLimits, EventLog, MemoryEvents, SqliteEvents, StoredEvent};
+pub use meta::{Change, MemoryMeta, MetaStore, Row, SqliteMeta};
+pub use package::{PackageError, PackageLimits, PackageSummary};

@@ -1,0 +1,322 @@
+//! Accepting connections and carrying requests to the service.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use mayfly_base::{Gate, Shutdown};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::{self, Answer};
+use crate::body::{self, BodyError, PERMIT_BYTES};
+use crate::guard::{Guarded, Phase};
+use crate::limits::GatewayLimits;
+use crate::service::{HttpRequest, HttpResponse, Service};
+use crate::stats::{GatewayStats, bump};
+
+/// How long to wait after `accept` failed for lack of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that are being told 503 at a time; beyond it they are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// How long a client may take to read its 503.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// How the listener ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because their request was not done when the drain time was over.
+    pub cut: usize,
+}
+
+/// The HTTP/1.1 listener.
+pub struct Gateway {
+    listener: TcpListener,
+    local: SocketAddr,
+    limits: GatewayLimits,
+    stats: Arc<GatewayStats>,
+}
+
+impl Gateway {
+    /// Listens on `address`; port 0 picks a free one. Nothing is accepted before [`Gateway::run`], but clients can
+    /// connect already and wait.
+    ///
+    /// # Errors
+    /// [`BindError`] when the address is taken, not ours, or not allowed.
+    pub async fn bind(address: SocketAddr, limits: GatewayLimits) -> Result<Self, BindError> {
+        let err = |source| BindError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(err)?;
+        let local = listener.local_addr().map_err(err)?;
+        Ok(Self { listener, local, limits, stats: Arc::default() })
+    }
+
+    /// The address listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The listener's figures; live, and valid after [`Gateway::run`] has ended.
+    pub fn stats(&self) -> Arc<GatewayStats> {
+        self.stats.clone()
+    }
+
+    /// Serves until `shutdown` is triggered: then accepts no more, closes idle connections, lets requests in flight
+    /// end within the drain time, and cuts the rest.
+    pub async fn run(self, service: Arc<dyn Service>, shutdown: Shutdown) -> Drained {
+        let permits = (self.limits.bodies_bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
+            http: http_builder(&self.limits),
+            service,
+            stats: self.stats,
+            memory: Arc::new(Semaphore::new(permits)),
+            stop: shutdown,
+            cut: CancellationToken::new(),
+            limits: self.limits,
+        });
+        let seats = Arc::new(Semaphore::new(shared.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let gate = Gate::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shared.stop.triggered() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_about_one_client(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(seat) = seats.clone().try_acquire_owned() else {
+                bump(&shared.stats.refused);
+                if let Ok(place) = refusals.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        refuse(stream).await;
+                        drop(place);
+                    });
+                }
+                continue;
+            };
+            let Ok(inside) = gate.enter() else { break };
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let _open = Open::new(&shared.stats);
+                serve(stream, peer, shared.clone()).await;
+                drop((seat, inside));
+            });
+        }
+        drop(self.listener);
+        match gate.close_and_wait_for(shared.limits.drain_time).await {
+            Ok(()) => Drained { cut: 0 },
+            Err(busy) => {
+                tracing::warn!(connections = busy.0, "requests were not done in time and are cut");
+                shared.cut.cancel();
+                gate.close_and_wait().await;
+                Drained { cut: busy.0 }
+            }
+        }
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    http: http1::Builder,
+    service: Arc<dyn Service>,
+    limits: GatewayLimits,
+    stats: Arc<GatewayStats>,
+    memory: Arc<Semaphore>,
+    stop: Shutdown,
+    cut: CancellationToken,
+}
+
+/// Counts an open connection, also when its task panics.
+struct Open<'a>(&'a GatewayStats);
+
+impl<'a> Open<'a> {
+    fn new(stats: &'a GatewayStats) -> Self {
+        bump(&stats.accepted);
+        bump(&stats.connections);
+        Self(stats)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn http_builder(limits: &GatewayLimits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.keep_alive(true)
+        // A client that has said all it will may still want its answer; and while a request is being answered, the
+        // connection is not read, which saves a system call and bounds what a client can pile up.
+        .half_close(true)
+        // Time-outs are in `Guarded`, which can tell idle from slow.
+        .header_read_timeout(None)
+        .max_header_size(limits.header_bytes_max);
+    // Naming the default costs the parser its buffer on the stack.
+    if limits.headers_max != 100 {
+        http.max_headers(limits.headers_max);
+    }
+    http
+}
+
+/// True for errors of `accept` that concern the connection it would have returned, not the listener.
+fn is_about_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, TimedOut};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NetworkDown | TimedOut)
+}
+
+/// Tells a client that there is no room. Reads what it sends until it has gone, since closing with unread data would
+/// reset the connection and destroy the answer on its way.
+async fn refuse(mut stream: TcpStream) {
+    let answer = answer::error(503, "ServiceUnavailable", "Too many connections. Try again shortly.");
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
+        answer.content_type,
+        answer.body.len()
+    );
+    let work = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&answer.body).await?;
+        stream.shutdown().await?;
+        let mut scrap = [0u8; 4096];
+        while stream.read(&mut scrap).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // However it ends, the connection is closed.
+    let _ = tokio::time::timeout(REFUSAL_TIME, work).await;
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was gone before it was served");
+        return;
+    }
+    let phase = Arc::new(Phase::new(shared.limits.idle_time));
+    let io = TokioIo::new(Guarded::new(stream, phase.clone(), shared.stats.clone(), &shared.limits));
+    let handler = service_fn(|request| handle(request, peer, phase.clone(), &shared));
+    let connection = shared.http.serve_connection(io, handler);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = shared.stop.triggered() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = shared.cut.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that hang up, send garbage or are too slow: their affair, not the operator's.
+        tracing::debug!(%error, %peer, "a connection ended with an error");
+    }
+}
+
+/// The request cannot be answered: the connection is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("the body was cut short")]
+struct Truncated;
+
+async fn handle(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    phase: Arc<Phase>,
+    shared: &Shared,
+) -> Result<Response<Answer>, Truncated> {
+    phase.busy();
+    bump(&shared.stats.requests);
+    let (head, incoming) = request.into_parts();
+    if let Some(name) = twice(&head.headers) {
+        let body = format!("the header {name} is given twice\n");
+        return Ok(answer::response(HttpResponse::text(400, body), phase, true));
+    }
+    let waits_for_go =
+        head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let body = match body::collect(incoming, &shared.limits, &shared.memory, waits_for_go).await {
+        Ok(body) => body,
+        Err(error) => return given_up(error, shared).map(|answer| answer::response(answer, phase, true)),
+    };
+    let call = HttpRequest { method: head.method, uri: head.uri, headers: head.headers, body: body.bytes, peer };
+    let answer = match guarded_call(&*shared.service, call).await {
+        Some(answer) => answer,
+        None => {
+            bump(&shared.stats.panics);
+            answer::internal()
+        }
+    };
+    Ok(answer::response(answer, phase, false))
+}
+
+/// The answer to a request whose body was not read.
+fn given_up(error: BodyError, shared: &Shared) -> Result<HttpResponse, Truncated> {
+    let (stats, limits) = (&shared.stats, &shared.limits);
+    match error {
+        BodyError::Broken => {
+            bump(&stats.bodies_broken);
+            Err(Truncated)
+        }
+        BodyError::TooLarge => {
+            bump(&stats.bodies_too_large);
+            let message = format!("The request is larger than {} bytes.", limits.body_bytes_max);
+            Ok(answer::error(200, "RequestSizeLimitExceeded", &message))
+        }
+        BodyError::Slow => {
+            bump(&stats.body_timeouts);
+            Ok(answer::error(408, "InvalidRequest", "The request's body arrived too slowly."))
+        }
+        BodyError::NoMemory => {
+            bump(&stats.bodies_no_memory);
+            Ok(answer::error(200, "ServiceUnavailable", "Too many large requests are in flight. Try again shortly."))
+        }
+    }
+}
+
+/// A header that must not be repeated and is: two hosts or two signatures are two opinions about who is asked by whom.
+fn twice(headers: &HeaderMap) -> Option<&'static str> {
+    [header::HOST, header::AUTHORIZATION]
+        .iter()
+        .zip(["host", "authorization"])
+        .find(|(name, _)| headers.get_all(*name).iter().nth(1).is_some())
+        .map(|(_, text)| text)
+}
+
+/// Calls the service; `None` when it panicked (the panic hook has told where).
+async fn guarded_call(service: &dyn Service, request: HttpRequest) -> Option<HttpResponse> {
+    let mut call = catch_unwind(AssertUnwindSafe(|| service.call(request))).ok()?;
+    std::future::poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(answer)) => Poll::Ready(Some(answer)),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}

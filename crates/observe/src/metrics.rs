@@ -1,0 +1,530 @@
+//! The Prometheus registry: what is counted, under which names, and with how many label values at most.
+//!
+//! Labels named by users (`namespace`, `function`) are bounded: when [`Metrics::new`]'s number of functions have series of their own,
+//! all others share the series `namespace="other", function="other"`. Each status, reason and kind is of a fixed set.
+
+use crate::LogStats;
+use mayfly_model::invocation::StartKind;
+use mayfly_model::{ColdStart, ColdStartReason, Status};
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Functions that get series of their own unless told otherwise.
+pub const FUNCTIONS_MAX_DEFAULT: usize = 1000;
+/// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
+const NAMES_MAX: usize = 256;
+/// The name under which everything beyond a bound is counted.
+const OTHER: &str = "other";
+
+/// Bounds of the run-time histogram, in seconds: from a warm call to the longest timeout.
+const DURATION_BUCKETS_S: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0];
+/// Bounds of the histograms of starts and of API calls, in seconds.
+const LATENCY_BUCKETS_S: [f64; 14] =
+    [0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FunctionLabels {
+    namespace: String,
+    function: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InvocationLabels {
+    namespace: String,
+    function: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ColdStartLabels {
+    namespace: String,
+    function: String,
+    reason: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InstanceLabels {
+    runtime: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemoryLabels {
+    of: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiLabels {
+    action: String,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabels {
+    action: String,
+}
+
+/// What an instance is doing, as the `state` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Being made.
+    Starting,
+    /// Waiting for a request.
+    Idle,
+    /// Serving one.
+    Busy,
+    /// Started ahead, not bound to a function yet.
+    Precreated,
+    /// An initialised template that others are forked from.
+    Template,
+}
+
+impl InstanceState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Precreated => "precreated",
+            Self::Template => "template",
+        }
+    }
+}
+
+/// Whose memory a gauge shows, as the `of` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryOf {
+    /// Resident memory of the platform's own processes.
+    Platform,
+    /// What the instances use.
+    Instances,
+    /// What the instances may use: the sum of their limits.
+    InstanceLimits,
+    /// The ceiling for all instances together.
+    Ceiling,
+}
+
+impl MemoryOf {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Platform => "platform",
+            Self::Instances => "instances",
+            Self::InstanceLimits => "instance_limits",
+            Self::Ceiling => "ceiling",
+        }
+    }
+}
+
+type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    series: Series,
+    functions: RwLock<Functions>,
+    actions: RwLock<HashSet<String>>,
+    codes: RwLock<HashSet<String>>,
+    runtimes: RwLock<HashSet<String>>,
+}
+
+struct Functions {
+    own: HashMap<FunctionLabels, Arc<FunctionMetrics>>,
+    own_max: usize,
+    other: Arc<FunctionMetrics>,
+}
+
+#[derive(Clone, Default)]
+struct Series {
+    invocations: Family<InvocationLabels, Counter>,
+    durations: Histograms<FunctionLabels>,
+    waits: Histograms<FunctionLabels>,
+    cold_starts: Family<ColdStartLabels, Counter>,
+    phases: Latencies<PhaseLabels>,
+    throttles: Family<FunctionLabels, Counter>,
+    concurrency: Family<FunctionLabels, Gauge>,
+    waiting: Family<FunctionLabels, Gauge>,
+    instances: Family<InstanceLabels, Gauge>,
+    memory: Family<MemoryLabels, Gauge>,
+    api_calls: Family<ApiLabels, Counter>,
+    api_latency: Latencies<ActionLabels>,
+}
+
+/// A family of histograms over [`DURATION_BUCKETS_S`].
+#[derive(Clone)]
+struct Histograms<L>(HistogramFamily<L>);
+
+impl<L: Clone + std::hash::Hash + Eq> Default for Histograms<L> {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S)))
+    }
+}
+
+/// A family of histograms over [`LATENCY_BUCKETS_S`].
+#[derive(Clone)]
+struct Latencies<L>(HistogramFamily<L>);
+
+impl<L: Clone + std::hash::Hash + Eq> Default for Latencies<L> {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_S)))
+    }
+}
+
+impl Series {
+    #[rustfmt::skip]
+    fn register(&self, registry: &mut Registry, logs: &LogStats) {
+        registry.register("invocations", "Invocations that ended, by status code", self.invocations.clone());
+        registry.register_with_unit("invocation_duration", "Run time of handlers", Unit::Seconds, self.durations.0.clone());
+        registry.register_with_unit("invocation_wait", "Time from the request to an instance", Unit::Seconds, self.waits.0.clone());
+        registry.register("cold_starts", "Invocations that waited for a start, by its reason and kind", self.cold_starts.clone());
+        registry.register_with_unit("cold_start_phase", "Where the time of starts went", Unit::Seconds, self.phases.0.clone());
+        registry.register("throttles", "Invocations turned away for want of quota or resources", self.throttles.clone());
+        registry.register("concurrency", "Invocations running now", self.concurrency.clone());
+        registry.register("waiting", "Invocations waiting for an instance now", self.waiting.clone());
+        registry.register("instances", "Instances, by runtime and state", self.instances.clone());
+        registry.register_with_unit("memory", "Memory in use, promised and allowed", Unit::Bytes, self.memory.clone());
+        registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
+        registry.register_with_unit("api_latency", "Time to answer calls of the control API", Unit::Seconds, self.api_latency.0.clone());
+        registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
+        registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
+        registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
+        registry.register("log_records_dropped_disk", "Invocation records dropped: the disk refused them", logs.dropped_disk.clone());
+        registry.register_with_unit("log_cut", "Output cut from functions that print faster than they may", Unit::Bytes, logs.cut_bytes.clone());
+    }
+
+    fn function(&self, labels: FunctionLabels) -> FunctionMetrics {
+        let ok = InvocationLabels {
+            namespace: labels.namespace.clone(),
+            function: labels.function.clone(),
+            status: Status::OK.0,
+        };
+        FunctionMetrics {
+            ok: self.invocations.get_or_create_owned(&ok),
+            duration: self.durations.0.get_or_create_owned(&labels),
+            wait: self.waits.0.get_or_create_owned(&labels),
+            throttles: self.throttles.get_or_create_owned(&labels),
+            concurrency: self.concurrency.get_or_create_owned(&labels),
+            waiting: self.waiting.get_or_create_owned(&labels),
+            series: self.clone(),
+            labels,
+        }
+    }
+}
+
+impl Metrics {
+    /// A registry with the counters of the log store in it. `functions_max` functions get series of their own.
+    pub fn new(functions_max: usize, logs: &LogStats) -> Self {
+        let mut registry = Registry::with_prefix("mayfly");
+        let series = Series::default();
+        series.register(&mut registry, logs);
+        let other = FunctionLabels { namespace: OTHER.to_owned(), function: OTHER.to_owned() };
+        let other = Arc::new(series.function(other));
+        Self {
+            inner: Arc::new(Inner {
+                registry,
+                series,
+                functions: RwLock::new(Functions { own: HashMap::new(), own_max: functions_max, other }),
+                actions: RwLock::default(),
+                codes: RwLock::default(),
+                runtimes: RwLock::default(),
+            }),
+        }
+    }
+
+    /// The counters of a function. Get them once and keep them: this looks in a table, using them does not.
+    pub fn function(&self, namespace: &str, function: &str) -> Arc<FunctionMetrics> {
+        let labels = FunctionLabels { namespace: namespace.to_owned(), function: function.to_owned() };
+        if let Some(found) = self.inner.functions.read().own.get(&labels) {
+            return Arc::clone(found);
+        }
+        let mut functions = self.inner.functions.write();
+        if functions.own.len() >= functions.own_max && !functions.own.contains_key(&labels) {
+            return Arc::clone(&functions.other);
+        }
+        let metrics = functions
+            .own
+            .entry(labels)
+            .or_insert_with_key(|labels| Arc::new(self.inner.series.function(labels.clone())));
+        Arc::clone(metrics)
+    }
+
+    /// Removes the series of a deleted function and makes room for another. Who still holds its counters counts unseen.
+    pub fn forget_function(&self, namespace: &str, function: &str) {
+        let labels = FunctionLabels { namespace: namespace.to_owned(), function: function.to_owned() };
+        let removed = self.inner.functions.write().own.remove(&labels);
+        if let Some(metrics) = removed {
+            metrics.remove_series();
+        }
+    }
+
+    /// Sets how many instances of a runtime are in a state.
+    pub fn set_instances(&self, runtime: &str, state: InstanceState, count: usize) {
+        let runtime = bounded(&self.inner.runtimes, runtime);
+        let labels = InstanceLabels { runtime, state: state.as_str() };
+        self.inner.series.instances.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets a memory gauge, in bytes.
+    pub fn set_memory(&self, of: MemoryOf, bytes: u64) {
+        let labels = MemoryLabels { of: of.as_str() };
+        self.inner.series.memory.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a call of the control API. `code` is the error code, or `OK`.
+    pub fn api_call(&self, action: &str, code: &str, latency: Duration) {
+        let action = bounded(&self.inner.actions, action);
+        let code = bounded(&self.inner.codes, code);
+        let series = &self.inner.series;
+        series.api_latency.0.get_or_create(&ActionLabels { action: action.clone() }).observe(latency.as_secs_f64());
+        series.api_calls.get_or_create(&ApiLabels { action, code }).inc();
+    }
+
+    /// Everything in the OpenMetrics text format (content type
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.inner.registry) {
+            Ok(()) => text,
+            // Writing into a string fails only if a metric's own encoder does; half a page would be taken for a whole one.
+            Err(error) => {
+                tracing::error!(%error, "encoding the metrics");
+                "# EOF\n".to_owned()
+            }
+        }
+    }
+}
+
+/// The name itself while the set has room for it, else [`OTHER`].
+fn bounded(names: &RwLock<HashSet<String>>, name: &str) -> String {
+    if names.read().contains(name) {
+        return name.to_owned();
+    }
+    let mut names = names.write();
+    if names.len() >= NAMES_MAX && !names.contains(name) {
+        return OTHER.to_owned();
+    }
+    names.insert(name.to_owned());
+    name.to_owned()
+}
+
+/// The counters of one function. Counting takes a few atomic additions and a lock of the function's own.
+pub struct FunctionMetrics {
+    ok: Counter,
+    duration: Histogram,
+    wait: Histogram,
+    throttles: Counter,
+    concurrency: Gauge,
+    waiting: Gauge,
+    series: Series,
+    labels: FunctionLabels,
+}
+
+impl FunctionMetrics {
+    /// Counts an invocation that ended. Times are in microseconds.
+    pub fn invoked(&self, status: Status, duration_us: u64, wait_us: u64) {
+        if status.is_ok() {
+            self.ok.inc();
+        } else {
+            self.series.invocations.get_or_create(&self.invocation_labels(status.0)).inc();
+        }
+        self.duration.observe(seconds(duration_us));
+        self.wait.observe(seconds(wait_us));
+    }
+
+    /// Counts an invocation that waited for a start.
+    pub fn cold_start(&self, start: &ColdStart) {
+        self.series.cold_starts.get_or_create(&self.cold_start_labels(start.reason, start.kind)).inc();
+        let phases = [
+            ("pull_code", start.phases.pull_code_us),
+            ("init_runtime", start.phases.init_runtime_us),
+            ("init_function", start.phases.init_function_us),
+            ("total", start.total_us),
+        ];
+        for (phase, us) in phases {
+            let labels = PhaseLabels { phase, kind: start.kind.as_str() };
+            self.series.phases.0.get_or_create(&labels).observe(seconds(us));
+        }
+    }
+
+    /// Counts an invocation that was turned away.
+    pub fn throttled(&self) {
+        self.throttles.inc();
+    }
+
+    /// Counts an invocation as running until the guard is dropped.
+    pub fn running(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.concurrency)
+    }
+
+    /// Counts an invocation as waiting for an instance until the guard is dropped.
+    pub fn waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.waiting)
+    }
+
+    fn invocation_labels(&self, status: u16) -> InvocationLabels {
+        InvocationLabels { namespace: self.labels.namespace.clone(), function: self.labels.function.clone(), status }
+    }
+
+    fn cold_start_labels(&self, reason: ColdStartReason, kind: StartKind) -> ColdStartLabels {
+        ColdStartLabels {
+            namespace: self.labels.namespace.clone(),
+            function: self.labels.function.clone(),
+            reason: reason.as_str(),
+            kind: kind.as_str(),
+        }
+    }
+
+    fn remove_series(&self) {
+        use ColdStartReason::{CodeUpdated, Crashed, Evicted, Expired, First, ScaleOut};
+        let series = &self.series;
+        series.durations.0.remove(&self.labels);
+        series.waits.0.remove(&self.labels);
+        series.throttles.remove(&self.labels);
+        series.concurrency.remove(&self.labels);
+        series.waiting.remove(&self.labels);
+        // Statuses are HTTP-like numbers; asking for one that was never counted costs a look into a table.
+        for status in 100..600 {
+            series.invocations.remove(&self.invocation_labels(status));
+        }
+        for reason in [First, ScaleOut, CodeUpdated, Expired, Evicted, Crashed] {
+            for kind in [StartKind::Fresh, StartKind::Precreated, StartKind::Forked] {
+                series.cold_starts.remove(&self.cold_start_labels(reason, kind));
+            }
+        }
+    }
+}
+
+/// Holds a gauge one higher while it lives.
+#[must_use = "the gauge falls when the guard is dropped"]
+pub struct GaugeGuard {
+    gauge: Gauge,
+}
+
+impl GaugeGuard {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self { gauge: gauge.clone() }
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mayfly_model::Phases;
+
+    fn start() -> ColdStart {
+        ColdStart {
+            reason: ColdStartReason::ScaleOut,
+            kind: StartKind::Forked,
+            phases: Phases { pull_code_us: 50, init_runtime_us: 1500, init_function_us: 40_000 },
+            total_us: 41_550,
+        }
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in:\n{text}");
+    }
+
+    #[test]
+    fn everything_is_counted_under_its_name() {
+        let logs = LogStats::default();
+        let metrics = Metrics::new(10, &logs);
+        let f = metrics.function("default", "hello");
+        f.invoked(Status::OK, 1500, 20);
+        f.invoked(Status::OK, 700_000, 20);
+        f.invoked(Status::TIME_LIMIT, 3_000_000, 20);
+        f.cold_start(&start());
+        f.throttled();
+        let (running, waiting) = (f.running(), f.waiting());
+        drop(f.running());
+        metrics.set_instances("python", InstanceState::Idle, 4);
+        metrics.set_memory(MemoryOf::Platform, 40 << 20);
+        metrics.api_call("Invoke", "OK", Duration::from_millis(3));
+        metrics.api_call("Invoke", "ResourceNotFound.Function", Duration::from_millis(1));
+        logs.dropped_queue.inc_by(7);
+        let text = metrics.encode();
+        let f = r#"namespace="default",function="hello""#;
+        has(&text, &format!("mayfly_invocations_total{{{f},status=\"200\"}} 2"));
+        has(&text, &format!("mayfly_invocations_total{{{f},status=\"433\"}} 1"));
+        has(&text, &format!("mayfly_invocation_duration_seconds_count{{{f}}} 3"));
+        has(&text, &format!("mayfly_invocation_duration_seconds_bucket{{le=\"0.002\",{f}}} 1"));
+        has(&text, &format!("mayfly_cold_starts_total{{{f},reason=\"scale_out\",kind=\"forked\"}} 1"));
+        has(&text, r#"mayfly_cold_start_phase_seconds_bucket{le="0.05",phase="init_function",kind="forked"} 1"#);
+        has(&text, &format!("mayfly_throttles_total{{{f}}} 1"));
+        has(&text, &format!("mayfly_concurrency{{{f}}} 1"));
+        has(&text, &format!("mayfly_waiting{{{f}}} 1"));
+        has(&text, r#"mayfly_instances{runtime="python",state="idle"} 4"#);
+        has(&text, r#"mayfly_memory_bytes{of="platform"} 41943040"#);
+        has(&text, r#"mayfly_api_calls_total{action="Invoke",code="ResourceNotFound.Function"} 1"#);
+        has(&text, r#"mayfly_api_latency_seconds_count{action="Invoke"} 2"#);
+        has(&text, "mayfly_log_records_dropped_queue_total 7");
+        assert!(text.ends_with("# EOF\n"));
+        drop((running, waiting));
+        has(&metrics.encode(), &format!("mayfly_concurrency{{{f}}} 0"));
+    }
+
+    #[test]
+    fn functions_beyond_the_bound_share_a_series_and_forgotten_ones_make_room() {
+        let metrics = Metrics::new(3, &LogStats::default());
+        for i in 0..10 {
+            let f = metrics.function("default", &format!("f{i}"));
+            f.invoked(Status::OK, 1, 1);
+            f.invoked(Status::USER_EXCEPTION, 1, 1);
+            f.cold_start(&start());
+        }
+        let text = metrics.encode();
+        has(&text, r#"mayfly_invocations_total{namespace="default",function="f2",status="200"} 1"#);
+        has(&text, r#"mayfly_invocations_total{namespace="other",function="other",status="200"} 7"#);
+        assert!(!text.contains("\"f3\""));
+        assert!(Arc::ptr_eq(&metrics.function("default", "f1"), &metrics.function("default", "f1")));
+
+        metrics.forget_function("default", "f1");
+        metrics.forget_function("default", "never there");
+        assert!(!metrics.encode().contains("\"f1\""));
+        metrics.function("default", "f3").invoked(Status::OK, 1, 1);
+        has(&metrics.encode(), r#"mayfly_invocations_total{namespace="default",function="f3",status="200"} 1"#);
+    }
+
+    #[test]
+    fn names_from_outside_are_bounded_and_escaped() {
+        let metrics = Metrics::new(3, &LogStats::default());
+        for i in 0..NAMES_MAX + 50 {
+            metrics.api_call(&format!("Action{i}"), "OK", Duration::ZERO);
+        }
+        metrics.function("default", "a\"b\n").throttled();
+        let text = metrics.encode();
+        has(&text, r#"mayfly_api_calls_total{action="other",code="OK"} 50"#);
+        has(&text, r#"mayfly_throttles_total{namespace="default",function="a\"b\n"} 1"#);
+    }
+}

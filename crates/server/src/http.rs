@@ -1,0 +1,168 @@
+//! What the front door's paths mean.
+
+use crate::data::Keys;
+use async_trait::async_trait;
+use bytes::Bytes;
+use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH};
+use mayfly_gateway::{GatewayStats, HttpRequest, HttpResponse, Service};
+use mayfly_model::{RequestId, RuntimeId};
+use mayfly_node::Node;
+use mayfly_observe::Metrics;
+use mayfly_observe::metrics::{InstanceState, MemoryOf};
+use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Answers every request of the listener.
+pub struct Front {
+    control: Control,
+    node: Node,
+    metrics: Metrics,
+    verifier: Verifier,
+    credentials: HashMap<String, Credential>,
+    ceiling_mb: u64,
+    draining: AtomicBool,
+    _gateway: Arc<GatewayStats>,
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Resident memory of this process, in bytes.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
+    // SAFETY: takes no pointers.
+    pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+impl Front {
+    /// A front door for these parts.
+    pub fn new(
+        control: Control,
+        node: Node,
+        metrics: Metrics,
+        keys: &Keys,
+        ceiling_mb: u64,
+        gateway: Arc<GatewayStats>,
+    ) -> Self {
+        let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
+        Self {
+            control,
+            node,
+            metrics,
+            verifier: Verifier::new(&["scf"]),
+            credentials,
+            ceiling_mb,
+            draining: AtomicBool::new(false),
+            _gateway: gateway,
+        }
+    }
+
+    /// From now on `/healthz` tells load balancers to look elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    fn verify(&self, request: &HttpRequest) -> Result<Verified, SignError> {
+        let view = RequestView {
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            query: request.uri.query().unwrap_or(""),
+            header: &|name| request.headers.get(name).map(|v| v.as_bytes()),
+            body: &request.body,
+        };
+        self.verifier.verify(&view, &self.credentials, now_ms())
+    }
+
+    async fn api(&self, request: HttpRequest) -> HttpResponse {
+        let begun = Instant::now();
+        let mut random = [0; 16];
+        if getrandom::fill(&mut random).is_err() {
+            return HttpResponse::text(500, "no randomness");
+        }
+        let request_id = RequestId::from_random(random);
+        let verified = self.verify(&request);
+        let (action, response) = match verified {
+            Err(error) => (String::new(), ApiResponse::error(request_id, &error.into())),
+            Ok(verified) => {
+                let host = request.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
+                let action = verified.action.clone();
+                (action, self.control.handle(Call { verified, host, request_id }).await)
+            }
+        };
+        self.metrics.api_call(&action, response.error_code.unwrap_or("OK"), begun.elapsed());
+        HttpResponse::json(response.body)
+    }
+
+    async fn download(&self, token: &str) -> HttpResponse {
+        match self.control.download(token).await {
+            Some(download) => HttpResponse {
+                status: 200,
+                content_type: "application/zip",
+                headers: vec![("content-disposition", format!("attachment; filename=\"{}\"", download.file_name))],
+                body: download.bytes,
+            },
+            None => HttpResponse::text(
+                404,
+                "The link is not valid, or not any more. Ask for another with GetFunctionAddress.\n",
+            ),
+        }
+    }
+
+    fn metrics(&self) -> HttpResponse {
+        for runtime in RuntimeId::ALL {
+            let stats = self.node.stats_of(runtime);
+            for (state, count) in [
+                (InstanceState::Busy, stats.busy),
+                (InstanceState::Idle, stats.idle),
+                (InstanceState::Starting, stats.starting),
+                (InstanceState::Template, stats.templates),
+                (InstanceState::Precreated, stats.precreated),
+            ] {
+                self.metrics.set_instances(runtime.as_str(), state, count);
+            }
+        }
+        self.metrics.set_memory(MemoryOf::Platform, resident_bytes());
+        self.metrics.set_memory(MemoryOf::InstanceLimits, self.node.stats().memory_mb << 20);
+        self.metrics.set_memory(MemoryOf::Ceiling, self.ceiling_mb << 20);
+        HttpResponse {
+            status: 200,
+            content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            headers: Vec::new(),
+            body: Bytes::from(self.metrics.encode()),
+        }
+    }
+
+    fn health(&self) -> HttpResponse {
+        if self.draining.load(Ordering::Acquire) {
+            return HttpResponse { status: 503, ..HttpResponse::json("{\"status\":\"draining\"}\n") };
+        }
+        HttpResponse::json("{\"status\":\"ok\"}\n")
+    }
+}
+
+#[async_trait]
+impl Service for Front {
+    async fn call(&self, request: HttpRequest) -> HttpResponse {
+        let path = request.uri.path();
+        if path == "/" || path.is_empty() {
+            return self.api(request).await;
+        }
+        let is_get = matches!(request.method.as_str(), "GET" | "HEAD");
+        match path {
+            "/healthz" if is_get => self.health(),
+            "/metrics" if is_get => self.metrics(),
+            _ => match path.strip_prefix(DOWNLOAD_PATH) {
+                Some(token) if is_get => self.download(token).await,
+                _ => HttpResponse::text(
+                    404,
+                    "Nothing is here. The API is at `/`, health at /healthz, metrics at /metrics.\n",
+                ),
+            },
+        }
+    }
+}

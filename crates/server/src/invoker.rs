@@ -1,0 +1,99 @@
+//! Control's way to the node.
+
+use async_trait::async_trait;
+use mayfly_control::{Control, InvokeRequest, Invoker, RouteChange, RouteTarget};
+use mayfly_model::{InvokeOutcome, Status};
+use mayfly_node::pool::Pool;
+use mayfly_node::{Invocation, Node};
+use mayfly_observe::{FunctionMetrics, Metrics};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Runs invocations on a node.
+pub struct NodeInvoker {
+    node: Node,
+    metrics: Metrics,
+    /// Functions whose `$LATEST` was replaced and not called since: their next start is due to that.
+    replaced: Mutex<HashSet<String>>,
+}
+
+/// What is kept with each version: found once, used on each call.
+struct Attachment {
+    pool: Arc<Pool>,
+    metrics: Arc<FunctionMetrics>,
+}
+
+impl NodeInvoker {
+    /// An invoker over `node`.
+    pub fn new(node: Node, metrics: Metrics) -> Self {
+        Self { node, metrics, replaced: Mutex::default() }
+    }
+
+    fn attach(&self, target: &RouteTarget) -> Arc<Attachment> {
+        let spec = &target.spec;
+        let replaces = self.replaced.lock().remove(&spec.key.function_id);
+        self.node.set_reserved(&spec.key.function_id, target.quota.reserved_mb());
+        let metrics = self.metrics.function(spec.namespace.as_str(), spec.function.as_str());
+        Arc::new(Attachment { pool: self.node.pool(spec, replaces), metrics })
+    }
+}
+
+#[async_trait]
+impl Invoker for NodeInvoker {
+    async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest) -> InvokeOutcome {
+        let Some(attached) = target.attachment(|| self.attach(target)) else {
+            unreachable!("only this type attaches anything to targets");
+        };
+        let attached: &Attachment = attached;
+        let invocation = Invocation {
+            request_id: request.request_id,
+            event: request.event,
+            want_log: request.want_log,
+            retry: request.retry,
+            qualifier: request.qualifier,
+        };
+        let running = attached.metrics.running();
+        let outcome = self.node.invoke(&attached.pool, invocation).await;
+        drop(running);
+        if matches!(outcome.status, Status::CONCURRENCY_EXCEEDED | Status::RESOURCE_LIMIT) {
+            attached.metrics.throttled();
+        }
+        outcome
+    }
+
+    fn catalogue_changed(&self, change: &RouteChange) {
+        match change {
+            RouteChange::Retired { target, replaced, force } => {
+                let key = &target.spec.key;
+                if *replaced {
+                    self.replaced.lock().insert(key.function_id.clone());
+                }
+                self.node.retire(key, *force);
+                if !*replaced && key.version == "$LATEST" {
+                    self.replaced.lock().remove(&key.function_id);
+                    self.node.forget_function(&key.function_id);
+                    self.metrics.forget_function(target.spec.namespace.as_str(), target.spec.function.as_str());
+                }
+            }
+            RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
+        }
+    }
+
+    fn memory_in_use_mb(&self) -> u64 {
+        self.node.stats().memory_mb
+    }
+}
+
+/// Tells the node the quotas that were stored: a reservation is kept for a function also before its first call.
+pub fn restore_quotas(control: &Control, node: &Node) {
+    let catalogue = control.catalogue();
+    for namespace in catalogue.namespaces().keys() {
+        for function in catalogue.functions(namespace) {
+            let record = &function.state.record;
+            if record.reserved_mb.is_some() {
+                node.set_reserved(&record.id, record.reserved_mb);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The node's records on their way to the log store and the metrics, and control's questions to the log store.
+
+use async_trait::async_trait;
+use mayfly_control::{LogError, LogFilter, LogOrder, LogStatus, Logs};
+use mayfly_model::InvocationRecord;
+use mayfly_node::RecordSink;
+use mayfly_observe::{LogQuery, LogStore, Metrics, StatusFilter};
+
+/// Takes the record of each invocation.
+pub struct Sink {
+    logs: LogStore,
+    metrics: Metrics,
+}
+
+impl Sink {
+    /// A sink into both.
+    pub fn new(logs: LogStore, metrics: Metrics) -> Self {
+        Self { logs, metrics }
+    }
+}
+
+impl RecordSink for Sink {
+    fn record(&self, record: InvocationRecord) {
+        let metrics = self.metrics.function(&record.namespace, &record.function);
+        metrics.invoked(record.status, record.duration_us, record.wait_us);
+        if let Some(start) = &record.cold_start {
+            metrics.cold_start(start);
+        }
+        // A full queue drops the record and counts that; the invocation is not held up for its log.
+        self.logs.record(record);
+    }
+}
+
+/// Answers control's queries.
+pub struct Query(pub LogStore);
+
+#[async_trait]
+impl Logs for Query {
+    async fn query(&self, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), LogError> {
+        let store = self.0.clone();
+        let query = translate(filter);
+        let answer = tokio::task::spawn_blocking(move || store.query(&query)).await;
+        match answer {
+            Ok(Ok(page)) => Ok((page.total, page.records)),
+            Ok(Err(error)) => Err(LogError(error.to_string())),
+            Err(error) => Err(LogError(error.to_string())),
+        }
+    }
+
+    fn append(&self, record: InvocationRecord) {
+        self.0.record(record);
+    }
+}
+
+fn translate(filter: LogFilter) -> LogQuery {
+    LogQuery {
+        filter: mayfly_observe::LogFilter {
+            namespace: Some(filter.namespace),
+            function: filter.function,
+            version: filter.version,
+            request_id: filter.request_id,
+            status: match filter.status {
+                LogStatus::Any => StatusFilter::Any,
+                LogStatus::Ok => StatusFilter::Ok,
+                LogStatus::Failed => StatusFilter::NotOk,
+                LogStatus::TimeLimit => StatusFilter::TimeLimitExceeded,
+                LogStatus::ResourceLimit => StatusFilter::ResourceLimitExceeded,
+                LogStatus::UserException => StatusFilter::UserCodeException,
+            },
+            from_ms: Some(filter.start_ms),
+            to_ms: Some(filter.end_ms),
+            keyword: None,
+        },
+        order_by: match filter.order_by {
+            LogOrder::StartTime => mayfly_observe::LogOrder::StartTime,
+            LogOrder::Function => mayfly_observe::LogOrder::FunctionName,
+            LogOrder::Duration => mayfly_observe::LogOrder::Duration,
+            LogOrder::Memory => mayfly_observe::LogOrder::MemUsage,
+        },
+        descending: !filter.ascending,
+        offset: filter.offset,
+        limit: filter.limit,
+    }
+}

@@ -1,0 +1,310 @@
+//! Events in one SQLite file of their own: a burst of events must not hold up a change of settings.
+
+use super::{DUE_BYTES_MAX, EventCursor, EventLimits, EventLog, Room, StoredEvent, validate, validate_time};
+use crate::StoreError;
+use crate::sqlite::{Migration, open};
+use async_trait::async_trait;
+use mayfly_model::RequestId;
+use sqlx::{Connection, Row as _, SqliteConnection};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "pending events by due time",
+    statements: &[
+        "CREATE TABLE events (id BLOB NOT NULL, due_ms INTEGER NOT NULL, attempt INTEGER NOT NULL, payload BLOB NOT NULL)",
+        "CREATE UNIQUE INDEX events_by_id ON events (id)",
+        "CREATE INDEX events_by_due ON events (due_ms, id)",
+    ],
+}];
+
+/// Jobs that may wait for the writer; further callers wait before they are admitted.
+const QUEUE_JOBS_MAX: usize = 1024;
+/// Most writes in one transaction: bounds how long the first of them waits.
+const GROUP_WRITES_MAX: usize = 256;
+/// Pages of the file given back to the system at a time, once the log has run empty.
+const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
+
+/// Events in one SQLite file, written by one task over one connection. Writes that wait together are committed
+/// together, so that many callers share one sync of the disk.
+#[derive(Debug)]
+pub struct SqliteEvents {
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Room>,
+}
+
+type Done<T> = oneshot::Sender<Result<T, StoreError>>;
+
+#[derive(Debug)]
+enum Job {
+    Write(Write),
+    Due { now_ms: i64, limit: usize, after: Option<EventCursor>, done: Done<Vec<StoredEvent>> },
+    Close(Done<()>),
+}
+
+#[derive(Debug)]
+struct Write {
+    op: Op,
+    done: Done<()>,
+}
+
+#[derive(Debug)]
+enum Op {
+    Append(StoredEvent),
+    Reschedule { id: RequestId, due_ms: i64, attempt: u32 },
+    Finish(RequestId),
+}
+
+/// What a write did, before its transaction is committed.
+enum Effect {
+    Done,
+    /// A finished event left the log: this many bytes of payload.
+    Freed(usize),
+    /// Turned down without harm to the rest of the transaction.
+    Refused(StoreError),
+}
+
+impl SqliteEvents {
+    /// Opens the database at `path`, makes it where absent, and starts its writer on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when the file is of a newer release, [`StoreError::Corrupt`] when it is no database.
+    pub async fn open(path: &Path, limits: EventLimits) -> Result<Self, StoreError> {
+        let mut conn = open(path, MIGRATIONS).await?;
+        let (count, bytes): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(LENGTH(payload)), 0) FROM events")
+                .fetch_one(&mut conn)
+                .await?;
+        let room = Arc::new(Room::new(limits, count.unsigned_abs(), bytes.unsigned_abs()));
+        let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
+        tokio::spawn(write_loop(conn, queue, Arc::clone(&room)));
+        Ok(Self { jobs, room })
+    }
+
+    /// Finishes what was accepted and closes the file. Later calls answer [`StoreError::Closed`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.ask(Job::Close).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(job(done)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[async_trait]
+impl EventLog for SqliteEvents {
+    async fn append(&self, event: StoredEvent) -> Result<(), StoreError> {
+        validate(&event)?;
+        // Room is taken only with a place in the queue in hand: from here on the writer alone gives it back, so a
+        // caller that goes away leaves no room taken.
+        let place = self.jobs.reserve().await.map_err(|_| StoreError::Closed)?;
+        self.room.take(event.payload.len())?;
+        let (done, answer) = oneshot::channel();
+        place.send(Job::Write(Write { op: Op::Append(event), done }));
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn reschedule(&self, id: RequestId, due_ms: u64, attempt: u32) -> Result<(), StoreError> {
+        let due_ms = validate_time(due_ms)?;
+        self.ask(|done| Job::Write(Write { op: Op::Reschedule { id, due_ms, attempt }, done })).await
+    }
+
+    async fn finish(&self, id: RequestId) -> Result<(), StoreError> {
+        self.ask(|done| Job::Write(Write { op: Op::Finish(id), done })).await
+    }
+
+    async fn due(&self, now_ms: u64, limit: usize, after: Option<EventCursor>) -> Result<Vec<StoredEvent>, StoreError> {
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        self.ask(|done| Job::Due { now_ms, limit, after, done }).await
+    }
+
+    async fn pending(&self) -> Result<u64, StoreError> {
+        Ok(self.room.count())
+    }
+}
+
+async fn write_loop(mut conn: SqliteConnection, mut queue: mpsc::Receiver<Job>, room: Arc<Room>) {
+    let mut group = Vec::new();
+    let mut next = queue.recv().await;
+    while let Some(job) = next.take() {
+        match job {
+            Job::Write(write) => {
+                group.push(write);
+                // Only writes that wait already are taken along: nobody is delayed for company.
+                next = queue.try_recv().ok();
+                if group.len() >= GROUP_WRITES_MAX || !matches!(next, Some(Job::Write(_))) {
+                    commit_group(&mut conn, &room, &mut group).await;
+                }
+            }
+            Job::Due { now_ms, limit, after, done } => {
+                let _ = done.send(due(&mut conn, now_ms, limit, after).await);
+            }
+            Job::Close(done) => {
+                let _ = done.send(conn.close().await.map_err(StoreError::from));
+                return;
+            }
+        }
+        if next.is_none() {
+            next = queue.recv().await;
+        }
+    }
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "closing the event database");
+    }
+}
+
+async fn commit_group(conn: &mut SqliteConnection, room: &Room, group: &mut Vec<Write>) {
+    let alone = group.len() == 1;
+    let mut emptied = false;
+    match run(conn, group).await {
+        Ok(effects) => {
+            for (write, effect) in group.drain(..).zip(effects) {
+                emptied |= settle(room, write, Ok(effect));
+            }
+        }
+        Err(error) if alone => {
+            for write in group.drain(..) {
+                settle(room, write, Err(error.clone()));
+            }
+        }
+        // One event that does not fit on the disk must not take its neighbours down; and a `finish` makes room.
+        Err(_) => {
+            for write in group.drain(..) {
+                let result = run(conn, std::slice::from_ref(&write)).await;
+                let effect = result.and_then(|mut effects| effects.pop().ok_or(StoreError::Closed));
+                emptied |= settle(room, write, effect);
+            }
+        }
+    }
+    if emptied && let Err(error) = sqlx::query(VACUUM_PAGES).execute(conn).await {
+        tracing::warn!(%error, "giving back free pages of the event database");
+    }
+}
+
+/// Answers the caller and sets the counters right. True when this left the log empty.
+fn settle(room: &Room, write: Write, result: Result<Effect, StoreError>) -> bool {
+    let mut emptied = false;
+    let answer = match result {
+        Ok(Effect::Done) => Ok(()),
+        Ok(Effect::Freed(bytes)) => {
+            room.give_back(bytes);
+            emptied = room.count() == 0;
+            Ok(())
+        }
+        Ok(Effect::Refused(error)) | Err(error) => {
+            if let Op::Append(event) = &write.op {
+                room.give_back(event.payload.len());
+            }
+            Err(error)
+        }
+    };
+    // The caller may have gone; the write stands all the same.
+    let _ = write.done.send(answer);
+    emptied
+}
+
+async fn run(conn: &mut SqliteConnection, group: &[Write]) -> Result<Vec<Effect>, StoreError> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    let mut effects = Vec::with_capacity(group.len());
+    for write in group {
+        match run_one(&mut tx, &write.op).await {
+            Ok(effect) => effects.push(effect),
+            Err(error) => {
+                // Its own failure is of no use to the caller, and the connection rolls back again before its next use.
+                let _ = tx.rollback().await;
+                return Err(error.into());
+            }
+        }
+    }
+    tx.commit().await?;
+    Ok(effects)
+}
+
+async fn run_one(conn: &mut SqliteConnection, op: &Op) -> Result<Effect, sqlx::Error> {
+    match op {
+        Op::Append(event) => {
+            let result = sqlx::query(
+                "INSERT INTO events (id, due_ms, attempt, payload) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(&event.id.0.to_be_bytes()[..])
+            .bind(i64::try_from(event.due_ms).unwrap_or(i64::MAX))
+            .bind(i64::from(event.attempt))
+            .bind(event.payload.as_slice())
+            .execute(conn)
+            .await?;
+            Ok(match result.rows_affected() {
+                0 => Effect::Refused(StoreError::Exists("an event with this id is pending")),
+                _ => Effect::Done,
+            })
+        }
+        Op::Reschedule { id, due_ms, attempt } => {
+            let result = sqlx::query("UPDATE events SET due_ms = ?2, attempt = ?3 WHERE id = ?1")
+                .bind(&id.0.to_be_bytes()[..])
+                .bind(*due_ms)
+                .bind(i64::from(*attempt))
+                .execute(conn)
+                .await?;
+            Ok(match result.rows_affected() {
+                0 => Effect::Refused(StoreError::NotFound("the event")),
+                _ => Effect::Done,
+            })
+        }
+        Op::Finish(id) => {
+            let freed: Option<i64> = sqlx::query_scalar("DELETE FROM events WHERE id = ?1 RETURNING LENGTH(payload)")
+                .bind(&id.0.to_be_bytes()[..])
+                .fetch_optional(conn)
+                .await?;
+            Ok(freed.map_or(Effect::Done, |bytes| Effect::Freed(usize::try_from(bytes).unwrap_or(0))))
+        }
+    }
+}
+
+async fn due(
+    conn: &mut SqliteConnection,
+    now_ms: i64,
+    limit: usize,
+    after: Option<EventCursor>,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    // Sizes first: a page of large payloads must not be read into memory only to be cut.
+    let (after_ms, after_id) = match after {
+        Some(cursor) => (i64::try_from(cursor.due_ms).unwrap_or(i64::MAX), cursor.id.0.to_be_bytes().to_vec()),
+        None => (-1, Vec::new()),
+    };
+    let heads = sqlx::query(
+        "SELECT rowid, LENGTH(payload) FROM events WHERE (due_ms, id) > (?1, ?2) AND due_ms <= ?3 ORDER BY due_ms, id LIMIT ?4",
+    )
+    .bind(after_ms)
+    .bind(after_id)
+    .bind(now_ms)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    for head in heads {
+        if bytes >= DUE_BYTES_MAX as u64 {
+            break;
+        }
+        bytes += head.try_get::<i64, _>(1)?.unsigned_abs();
+        let row = sqlx::query("SELECT id, due_ms, attempt, payload FROM events WHERE rowid = ?1")
+            .bind(head.try_get::<i64, _>(0)?)
+            .fetch_one(&mut *conn)
+            .await?;
+        found.push(stored_event(&row)?);
+    }
+    Ok(found)
+}
+
+fn stored_event(row: &sqlx::sqlite::SqliteRow) -> Result<StoredEvent, StoreError> {
+    let corrupt = || StoreError::Corrupt("a stored event");
+    let id: [u8; 16] = row.try_get::<Vec<u8>, _>(0)?.try_into().map_err(|_| corrupt())?;
+    Ok(StoredEvent {
+        id: RequestId(u128::from_be_bytes(id)),
+        due_ms: row.try_get::<i64, _>(1)?.try_into().map_err(|_| corrupt())?,
+        attempt: row.try_get::<i64, _>(2)?.try_into().map_err(|_| corrupt())?,
+        payload: row.try_get(3)?,
+    })
+}

@@ -1,0 +1,159 @@
+//! Metadata in one SQLite file.
+
+use super::{Change, MetaStore, Row, validate};
+use crate::StoreError;
+use crate::sqlite::{Migration, open};
+use async_trait::async_trait;
+use sqlx::{Connection, Row as _, SqliteConnection};
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot};
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "rows of JSON by kind and key",
+    statements: &[
+        "CREATE TABLE rows (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX rows_by_key ON rows (kind, key)",
+    ],
+}];
+
+/// Jobs that may wait for the writer; further callers wait before they are admitted.
+const QUEUE_JOBS_MAX: usize = 64;
+
+/// Metadata in one SQLite file, written by one task over one connection. Batches that wait together are committed
+/// together, so that many callers share one sync of the disk.
+#[derive(Debug)]
+pub struct SqliteMeta {
+    jobs: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Load(oneshot::Sender<Result<Vec<Row>, StoreError>>),
+    Apply(Batch),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+#[derive(Debug)]
+struct Batch {
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl SqliteMeta {
+    /// Opens the database at `path`, makes it where absent, and starts its writer on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when the file is of a newer release, [`StoreError::Corrupt`] when it is no database.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let conn = open(path, MIGRATIONS).await?;
+        let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
+        tokio::spawn(write_loop(conn, queue));
+        Ok(Self { jobs })
+    }
+
+    /// Finishes what was accepted and closes the file. Later calls answer [`StoreError::Closed`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.ask(Job::Close).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(job(done)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[async_trait]
+impl MetaStore for SqliteMeta {
+    async fn load(&self) -> Result<Vec<Row>, StoreError> {
+        self.ask(Job::Load).await
+    }
+
+    async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        validate(&changes)?;
+        self.ask(|done| Job::Apply(Batch { changes, done })).await
+    }
+}
+
+async fn write_loop(mut conn: SqliteConnection, mut queue: mpsc::Receiver<Job>) {
+    let mut group = Vec::new();
+    let mut next = queue.recv().await;
+    while let Some(job) = next.take() {
+        match job {
+            Job::Apply(batch) => {
+                group.push(batch);
+                // Only batches that wait already are taken along: nobody is delayed for company.
+                next = queue.try_recv().ok();
+                if !matches!(next, Some(Job::Apply(_))) {
+                    commit_group(&mut conn, &mut group).await;
+                }
+            }
+            Job::Load(done) => {
+                let _ = done.send(load(&mut conn).await);
+            }
+            Job::Close(done) => {
+                let _ = done.send(conn.close().await.map_err(StoreError::from));
+                return;
+            }
+        }
+        if next.is_none() {
+            next = queue.recv().await;
+        }
+    }
+    if let Err(error) = conn.close().await {
+        tracing::warn!(%error, "closing the metadata database");
+    }
+}
+
+async fn commit_group(conn: &mut SqliteConnection, group: &mut Vec<Batch>) {
+    let together = write(conn, group).await;
+    let alone = group.len() == 1;
+    for batch in group.drain(..) {
+        let result = match &together {
+            // One batch that does not fit on the disk must not take its neighbours down.
+            Err(_) if !alone => write(conn, std::slice::from_ref(&batch)).await,
+            result => result.clone(),
+        };
+        // The caller may have gone; the change stands all the same.
+        let _ = batch.done.send(result);
+    }
+}
+
+async fn write(conn: &mut SqliteConnection, batches: &[Batch]) -> Result<(), StoreError> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    for change in batches.iter().flat_map(|batch| &batch.changes) {
+        let result = match change {
+            Change::Put { kind, key, value } => {
+                sqlx::query(
+                    "INSERT INTO rows (kind, key, value) VALUES (?1, ?2, ?3) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value",
+                )
+                .bind(*kind)
+                .bind(key.as_str())
+                .bind(value.as_str())
+                .execute(&mut *tx)
+                .await
+            }
+            Change::Delete { kind, key } => {
+                sqlx::query("DELETE FROM rows WHERE kind = ?1 AND key = ?2")
+                    .bind(*kind)
+                    .bind(key.as_str())
+                    .execute(&mut *tx)
+                    .await
+            }
+        };
+        if let Err(error) = result {
+            // Its own failure is of no use to the caller, and the connection rolls back again before its next use.
+            let _ = tx.rollback().await;
+            return Err(error.into());
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn load(conn: &mut SqliteConnection) -> Result<Vec<Row>, StoreError> {
+    let rows = sqlx::query("SELECT kind, key, value FROM rows ORDER BY kind, key").fetch_all(conn).await?;
+    rows.into_iter()
+        .map(|row| Ok(Row { kind: row.try_get(0)?, key: row.try_get(1)?, value: row.try_get(2)? }))
+        .collect()
+}

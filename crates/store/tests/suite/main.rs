@@ -1,0 +1,9 @@
+//! The contract suites of the stores, run over every implementation, and the tests of packages and the code cache.
+
+mod blobs;
+mod code_cache;
+mod events;
+mod kill;
+mod meta;
+mod package;
+mod rawzip;
