@@ -1,1 +1,29 @@
-//! The control API: SCF actions, signing, the catalogue of functions, asynchronous events.
+//! The control API: SCF 2018-04-16 actions over the catalogue of functions, and the dispatcher of asynchronous events.
+//!
+//! Start at [`Control::start`] and [`Control::handle`]. The parts:
+//!
+//! - [`api`]: what each action takes (one declaration per action), how values are checked, how answers are written.
+//! - [`actions`]: what the actions do.
+//! - [`catalogue`]: what exists, kept durable and read without locks; [`Catalogue::resolve`] is the routing table.
+//! - [`events`]: asynchronous events.
+//! - [`ports`]: what is needed of siblings; the server implements them.
+//!
+//! Signatures are checked before: a [`Call`] carries what `mayfly_sign` has verified.
+
+pub mod actions;
+pub mod api;
+pub mod catalogue;
+mod control;
+pub mod events;
+pub mod ids;
+pub mod ports;
+
+pub use actions::packages::DOWNLOAD_PATH;
+pub use api::envelope::{ApiResponse, CONTENT_TYPE};
+pub use api::markdown::compatibility_markdown;
+pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTarget};
+pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
+pub use events::{EventConcurrency, Events};
+pub use ports::{
+    Clock, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, RouteChange, SystemClock,
+};

@@ -1,0 +1,287 @@
+//! Creating, changing, copying and deleting functions.
+
+use super::common::{description, existing, filled, function_name, named_function, namespace, switch};
+use super::versions::publish;
+use super::{Answer, Cx, Run, config, packages};
+use crate::api::requests::{
+    CopyFunction, CreateFunction, DeleteFunction, UpdateFunctionCode, UpdateFunctionConfiguration,
+};
+use crate::catalogue::{FunctionState, Next, clip, digests_of};
+use async_trait::async_trait;
+use mayfly_model::{
+    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, VersionConfig,
+};
+use std::sync::Arc;
+
+/// A new function with its alias `$DEFAULT`.
+fn new_function(
+    id: String,
+    namespace: NamespaceName,
+    name: FunctionName,
+    latest: VersionConfig,
+    tags: Vec<(String, String)>,
+    now_ms: u64,
+) -> FunctionState {
+    let alias = AliasRecord {
+        function_id: id.clone(),
+        name: AliasName::default_alias(),
+        version: "$LATEST".into(),
+        weights: Vec::new(),
+        matches: Vec::new(),
+        description: String::new(),
+        add_time_ms: now_ms,
+        mod_time_ms: now_ms,
+    };
+    let mut state = FunctionState::new(FunctionRecord {
+        id,
+        namespace,
+        name,
+        latest,
+        next_version: 1,
+        reserved_mb: None,
+        tags,
+        add_time_ms: now_ms,
+        mod_time_ms: now_ms,
+    });
+    state.aliases.insert(alias.name.clone(), Arc::new(alias));
+    state
+}
+
+/// `state` with new settings of `$LATEST`.
+fn with_latest(state: &FunctionState, mut latest: VersionConfig, now_ms: u64) -> FunctionState {
+    let old = &state.record.latest;
+    latest.revision = old.revision + u64::from(config::matters_to_instances(old, &latest));
+    latest.mod_time_ms = now_ms;
+    let mut next = state.clone();
+    let record = Arc::make_mut(&mut next.record);
+    record.latest = latest;
+    record.mod_time_ms = now_ms;
+    next
+}
+
+#[async_trait]
+impl Run for CreateFunction {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let catalogue = &cx.control.catalogue;
+        let namespace = namespace(&self.namespace)?;
+        let name = function_name(&self.function_name)?;
+        let runtime = config::runtime(&self.runtime)?;
+        let handler = config::handler(self.handler, runtime.1)?;
+        let description = description(self.description)?.unwrap_or_default();
+        let memory_mb = self.memory_size.map(config::memory_mb).transpose()?;
+        let timeout_s = self.timeout.map(config::timeout_s).transpose()?;
+        let init_timeout_s = self.init_timeout.map(config::init_timeout_s).transpose()?;
+        let environment = config::environment(self.environment.unwrap_or_default())?;
+        let public_net = config::public_net(self.public_net_config.unwrap_or_default())?;
+        let fork = config::fork_mode(filled(&self.fork_mode).unwrap_or_default())?;
+        let tags = config::tags(self.tags)?;
+        let layers = config::layers(catalogue, self.layers.unwrap_or_default())?;
+        let zip = packages::zip_of(self.code)?;
+        if !catalogue.namespaces().contains_key(&namespace) {
+            return Err(crate::catalogue::no_namespace(namespace.as_str()));
+        }
+        let taken = || {
+            ApiError::new(
+                "ResourceInUse.Function",
+                format!("Function `{name}` exists already in namespace `{namespace}`."),
+            )
+        };
+        if catalogue.function(namespace.as_str(), name.as_str()).is_some() {
+            return Err(taken());
+        }
+        let _layers = catalogue.protect(layers.iter().map(|l| l.code.digest));
+        let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
+        config::check_size(&code, &layers)?;
+        let mut latest = config::defaults(runtime, handler, description, code, cx.now_ms);
+        latest.memory_mb = memory_mb.unwrap_or(latest.memory_mb);
+        latest.timeout_s = timeout_s.unwrap_or(latest.timeout_s);
+        latest.init_timeout_s = init_timeout_s.unwrap_or(latest.init_timeout_s);
+        latest.environment = environment;
+        latest.layers = layers;
+        latest.public_net = public_net;
+        latest.fork = fork;
+        latest.shown_only = cx.shown.clone();
+        let state = new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+        let max = cx.control.options.functions_per_namespace_max;
+        catalogue
+            .change_function(&namespace, &name, max, |old| match old {
+                Some(_) => Err(taken()),
+                None => Ok(Next::state(state, ())),
+            })
+            .await?;
+        Ok(Answer::new())
+    }
+}
+
+#[async_trait]
+impl Run for UpdateFunctionCode {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let catalogue = &cx.control.catalogue;
+        let namespace = namespace(&self.namespace)?;
+        let name = function_name(&self.function_name)?;
+        let and_publish = switch(&self.publish, "Publish")?;
+        let entry = existing(catalogue, &namespace, &name)?;
+        let runtime = entry.state.record.latest.runtime;
+        let handler = self.handler.filter(|h| !h.is_empty()).map(|h| config::handler(Some(h), runtime)).transpose()?;
+        let mut code = self.code.unwrap_or_default();
+        match (filled(&code.zip_file).is_some(), self.zip_file.filter(|z| !z.is_empty())) {
+            (true, Some(_)) => {
+                let message = "The code is given twice, in `ZipFile` and in `Code.ZipFile`; give one.";
+                return Err(ApiError::new("InvalidParameterValue.Code", message));
+            }
+            (false, flat) => code.zip_file = flat,
+            (true, None) => {}
+        }
+        let zip = packages::zip_of(code)?;
+        let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
+        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
+        catalogue
+            .change_function(&namespace, &name, 0, |state| {
+                let state = state.ok_or(missing)?;
+                let mut latest = state.record.latest.clone();
+                config::check_size(&code, &latest.layers)?;
+                latest.code = code;
+                if let Some(handler) = handler {
+                    latest.handler = handler;
+                }
+                latest.shown_only.extend(cx.shown.clone());
+                let next = with_latest(state, latest, cx.now_ms);
+                let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
+                Ok(Next::state(next, ()))
+            })
+            .await?;
+        Ok(Answer::new())
+    }
+}
+
+#[async_trait]
+impl Run for UpdateFunctionConfiguration {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let catalogue = &cx.control.catalogue;
+        let namespace = namespace(&self.namespace)?;
+        let name = function_name(&self.function_name)?;
+        let and_publish = switch(&self.publish, "Publish")?;
+        let description = description(self.description)?;
+        let memory_mb = self.memory_size.map(config::memory_mb).transpose()?;
+        let timeout_s = self.timeout.map(config::timeout_s).transpose()?;
+        let init_timeout_s = self.init_timeout.map(config::init_timeout_s).transpose()?;
+        let environment = self.environment.map(config::environment).transpose()?;
+        let public_net = self.public_net_config.map(config::public_net).transpose()?;
+        let fork = filled(&self.fork_mode).map(config::fork_mode).transpose()?;
+        let entry = existing(catalogue, &namespace, &name)?;
+        if let Some(runtime) = filled(&self.runtime)
+            && !runtime.eq_ignore_ascii_case(&entry.state.record.latest.runtime_name)
+        {
+            let message = format!(
+                "The runtime of a function cannot be changed: `{name}` has {}, not `{}`. Create another function.",
+                entry.state.record.latest.runtime_name,
+                clip(runtime)
+            );
+            return Err(ApiError::new("InvalidParameterValue.Runtime", message));
+        }
+        let layers = self.layers.map(|layers| config::layers(catalogue, layers)).transpose()?;
+        let _layers = catalogue.protect(layers.iter().flatten().map(|l| l.code.digest));
+        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
+        catalogue
+            .change_function(&namespace, &name, 0, |state| {
+                let state = state.ok_or(missing)?;
+                let mut latest = state.record.latest.clone();
+                latest.description = description.unwrap_or(latest.description);
+                latest.memory_mb = memory_mb.unwrap_or(latest.memory_mb);
+                latest.timeout_s = timeout_s.unwrap_or(latest.timeout_s);
+                latest.init_timeout_s = init_timeout_s.unwrap_or(latest.init_timeout_s);
+                latest.environment = environment.unwrap_or(latest.environment);
+                latest.public_net = public_net.unwrap_or(latest.public_net);
+                latest.fork = fork.unwrap_or(latest.fork);
+                latest.layers = layers.unwrap_or(latest.layers);
+                config::check_size(&latest.code, &latest.layers)?;
+                latest.shown_only.extend(cx.shown.clone());
+                let next = with_latest(state, latest, cx.now_ms);
+                let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
+                Ok(Next::state(next, ()))
+            })
+            .await?;
+        Ok(Answer::new())
+    }
+}
+
+#[async_trait]
+impl Run for DeleteFunction {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let catalogue = &cx.control.catalogue;
+        let namespace = namespace(&self.namespace)?;
+        let name = function_name(&self.function_name)?;
+        if let Some(qualifier) = filled(&self.qualifier) {
+            let Ok(Qualifier::Version(number)) = Qualifier::parse(qualifier) else {
+                let message = format!(
+                    "`Qualifier` is `{}`; only the number of a published version can be deleted. Leave it out to delete the function.",
+                    clip(qualifier)
+                );
+                return Err(ApiError::new("InvalidParameterValue.Qualifier", message));
+            };
+            let missing = "ResourceNotFound.Qualifier";
+            return super::versions::delete(cx, &namespace, &name, number, false, missing).await;
+        }
+        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
+        catalogue
+            .change_function(&namespace, &name, 0, |state| match state {
+                Some(_) => Ok(Next { state: None, force: false, result: () }),
+                None => Err(missing),
+            })
+            .await?;
+        Ok(Answer::new())
+    }
+}
+
+#[async_trait]
+impl Run for CopyFunction {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let catalogue = &cx.control.catalogue;
+        let source_namespace = namespace(&self.namespace)?;
+        let source_name = function_name(&self.function_name)?;
+        let target_namespace = namespace(&self.target_namespace)?;
+        let name = named_function("NewFunctionName", &self.new_function_name)?;
+        let description = description(self.description)?;
+        if let Some(region) = filled(&self.target_region)
+            && region != cx.region
+            && region != cx.control.options.region
+        {
+            let message =
+                format!("Functions cannot be copied to region `{}`: this platform is one region.", clip(region));
+            return Err(ApiError::new("UnsupportedOperation.Region", message));
+        }
+        let source = existing(catalogue, &source_namespace, &source_name)?;
+        let source = &source.state.record;
+        let _code = catalogue.protect(digests_of(&source.latest));
+        let mut latest = source.latest.clone();
+        if !self.copy_configuration.unwrap_or(true) {
+            let runtime = config::runtime(&Some(latest.runtime_name))?;
+            latest = config::defaults(runtime, latest.handler, latest.description, latest.code, cx.now_ms);
+        }
+        latest.description = description.unwrap_or(latest.description);
+        latest.revision = 1;
+        latest.mod_time_ms = cx.now_ms;
+        let id = catalogue.new_function_id();
+        let tags = source.tags.clone();
+        let overwrite = self.override_target.unwrap_or(false);
+        let max = cx.control.options.functions_per_namespace_max;
+        catalogue
+            .change_function(&target_namespace, &name, max, |old| match old {
+                Some(_) if !overwrite => Err(ApiError::new(
+                    "ResourceInUse.FunctionName",
+                    format!("Function `{name}` exists already in namespace `{target_namespace}`; set `Override` to replace it."),
+                )),
+                Some(old) if old.record.latest.runtime != latest.runtime => Err(ApiError::new(
+                    "FailedOperation.CopyFunction",
+                    format!("Function `{name}` has another runtime, which cannot be changed."),
+                )),
+                Some(old) => Ok(Next::state(with_latest(old, latest, cx.now_ms), ())),
+                None => {
+                    let state = new_function(id, target_namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+                    Ok(Next::state(state, ()))
+                }
+            })
+            .await?;
+        Ok(Answer::new())
+    }
+}

@@ -1,0 +1,56 @@
+//! Requests that run functions, and those that ask what became of a run.
+
+use super::*;
+
+wire! {
+    /// Runs a function, and answers with its result or at once.
+    struct Invoke {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        invocation_type "InvocationType": Option<String> => Honoured, "`RequestResponse` (default) or `Event`: answered as soon as the event is durable";
+        qualifier "Qualifier": Option<String> => Honoured, "version or alias; default `$LATEST`";
+        client_context "ClientContext": Option<String> => Honoured, "the event, JSON text of at most 6 MB (`Event`: 128 KB); absent or empty: `{}`";
+        log_type "LogType": Option<String> => Honoured, "`None` (default) or `Tail`, in any case: the last 4 KB of the log";
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        routing_key "RoutingKey": Option<String> => Honoured, "a JSON object of strings, at most 1024 bytes, for the rules of an alias";
+    }
+
+    /// Runs a function and answers with its result.
+    struct InvokeFunction {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        qualifier "Qualifier": Option<String> => Honoured, "version or alias; default `$DEFAULT`";
+        event "Event": Option<String> => Honoured, "the event, JSON text of at most 6 MB; absent or empty: `{}`";
+        log_type "LogType": Option<String> => Honoured, "`None` (default) or `Tail`, in any case: the last 4 KB of the log";
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        routing_key "RoutingKey": Option<String> => Honoured, "a JSON object of strings, at most 1024 bytes, for the rules of an alias";
+    }
+
+    /// What is known of one invocation: one entry for each attempt, and one for a run that is waiting or running.
+    struct GetRequestStatus {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        function_request_id "FunctionRequestId": String => Honoured, "request id";
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        start_time "StartTime": Option<String> => Honoured, "`YYYY-MM-DD HH:MM:SS`; default: 15 minutes ago";
+        end_time "EndTime": Option<String> => Honoured, "needed with StartTime; default: now";
+    }
+
+    /// The log records of invocations.
+    struct GetFunctionLogs {
+        function_name "FunctionName": Option<String> => Honoured, "absent: every function of the namespace";
+        offset "Offset": Option<i64> => Honoured, "default 0; Offset + Limit ≤ 10000";
+        limit "Limit": Option<i64> => Honoured, "default 20; Offset + Limit ≤ 10000";
+        order "Order": Option<String> => Honoured, "`asc` or `desc` (default), in any case";
+        order_by "OrderBy": Option<String> => Honoured, "`start_time` (default), `function_name`, `duration` or `mem_usage`";
+        filter "Filter": Option<LogFilter> => Honoured, "by result";
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        qualifier "Qualifier": Option<String> => Honoured, "version";
+        function_request_id "FunctionRequestId": Option<String> => Honoured, "one request";
+        start_time "StartTime": Option<String> => Honoured, "`YYYY-MM-DD HH:MM:SS`; with EndTime, at most a day apart; default: the last day";
+        end_time "EndTime": Option<String> => Honoured, "see StartTime";
+        search_context "SearchContext": Option<LogSearchContext> => refused("UnsupportedOperation", "SCF has withdrawn it; use Offset and Limit"), "withdrawn";
+    }
+
+    /// A filter of log records.
+    struct LogFilter {
+        ret_code "RetCode": Option<String> => Honoured, "`not0`, `is0`, `TimeLimitExceeded`, `ResourceLimitExceeded`, `UserCodeException`";
+    }
+}

@@ -1,0 +1,203 @@
+//! The declared requests: one structure per action, with the treatment of each field.
+
+mod functions;
+mod invocations;
+mod layers;
+mod namespaces;
+mod quotas;
+mod versions;
+
+pub use functions::*;
+pub use invocations::*;
+pub use layers::*;
+pub use namespaces::*;
+pub use quotas::*;
+pub use versions::*;
+
+use super::schema::{Field, Treatment, Treatment::*, given, opaque, wire};
+use serde_json::Value;
+
+/// An action that is built: its name, its one line in the documentation, and its fields.
+#[derive(Clone, Copy, Debug)]
+pub struct ActionSpec {
+    /// The action's name on the wire.
+    pub name: &'static str,
+    /// What it does here, one or two sentences.
+    pub doc: &'static str,
+    /// Its fields.
+    pub fields: &'static [Field],
+}
+
+/// The published actions of SCF 2018-04-16 that are not built: they answer `InvalidAction`.
+pub const NOT_BUILT: &[(&str, &str)] = &[
+    ("CreateTrigger", "triggers"),
+    ("DeleteTrigger", "triggers"),
+    ("UpdateTrigger", "triggers"),
+    ("UpdateTriggerStatus", "triggers"),
+    ("ListTriggers", "triggers"),
+    ("GetAsyncEventStatus", "asynchronous-execution functions"),
+    ("ListAsyncEvents", "asynchronous-execution functions"),
+    ("TerminateAsyncEvent", "asynchronous-execution functions"),
+    ("GetFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
+    ("UpdateFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
+    ("PutProvisionedConcurrencyConfig", "provisioned concurrency"),
+    ("GetProvisionedConcurrencyConfig", "provisioned concurrency"),
+    ("DeleteProvisionedConcurrencyConfig", "provisioned concurrency"),
+    ("PutTotalConcurrencyConfig", "the account's quota is a setting of the server"),
+    ("CreateCustomDomain", "custom domains"),
+    ("UpdateCustomDomain", "custom domains"),
+    ("DeleteCustomDomain", "custom domains"),
+    ("GetCustomDomain", "custom domains"),
+    ("ListCustomDomains", "custom domains"),
+];
+
+/// Refuses any content: the whole field belongs to something that is not built.
+const fn refused(code: &'static str, why: &'static str) -> Treatment {
+    Refused { code, when: "not empty", test: given, why }
+}
+
+/// Refuses the switch when it is on.
+const fn refused_on(code: &'static str, why: &'static str) -> Treatment {
+    Refused { code, when: "TRUE or ENABLE", test: super::schema::is_on, why }
+}
+
+const NO_COS: &str = "there is no object store yet; send the package as a base64 zip in `ZipFile`";
+const NO_GIT: &str = "code is not fetched from Git; send the package as a base64 zip in `ZipFile`";
+const NO_DEMO: &str = "there are no template functions; send the package as a base64 zip in `ZipFile`";
+const NO_IMAGE: &str = "functions from container images are not supported; deploy a zip package";
+const NO_VPC: &str = "functions cannot be attached to a VPC";
+const NO_CFS: &str = "network file systems cannot be mounted";
+const NO_DEAD_LETTER: &str = "dead-letter targets are not built; a failed event stays in the logs";
+const NO_CONCURRENCY: &str = "an instance serves one request at a time";
+const NO_WEB: &str = "web functions are not built; event functions have Type `Event`";
+const NO_INTRANET: &str = "fixed intranet addresses are not built";
+const NO_EIP: &str = "fixed public addresses are not built";
+const NO_NODE: &str = "there are no GPU nodes";
+
+const ROLE: &str = "no temporary keys are issued, so none reach the code";
+const CLS: &str = "logs are kept by this platform and read with GetFunctionLogs";
+const INSTALL: &str = "nothing is installed on the server: put the dependencies into the package or a layer";
+const DNS: &str = "names are resolved by the host's resolver, cached or not";
+const DISK: &str = "`/tmp` has 512 MB";
+
+const FUNCTION_NAME: &str = "2–60 characters: letters, digits, `-`, `_`";
+const NAMESPACE: &str = "default `default`";
+
+/// True for a value other than the listed ones, in any case; an empty text is the default.
+fn other_than(value: &Value, allowed: &[&str]) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty() && !allowed.iter().any(|a| text.eq_ignore_ascii_case(a)),
+        _ => true,
+    }
+}
+
+wire! {
+    /// Where the code comes from.
+    struct Code {
+        zip_file "ZipFile": Option<String> => Honoured, "the package: a zip in base64, at most 50 MB";
+        cos_bucket_name "CosBucketName": Option<String> => refused("UnsupportedOperation.Cos", NO_COS), "bucket";
+        cos_object_name "CosObjectName": Option<String> => refused("UnsupportedOperation.Cos", NO_COS), "object";
+        cos_bucket_region "CosBucketRegion": Option<String> => refused("UnsupportedOperation.Cos", NO_COS), "region of the bucket";
+        demo_id "DemoId": Option<String> => refused("UnsupportedOperation", NO_DEMO), "template";
+        temp_cos_object_name "TempCosObjectName": Option<String> => refused("UnsupportedOperation.Cos", NO_COS), "object of the shared upload bucket";
+        git_url "GitUrl": Option<String> => refused("UnsupportedOperation", NO_GIT), "repository";
+        git_user_name "GitUserName": Option<String> => refused("UnsupportedOperation", NO_GIT), "user";
+        git_password "GitPassword": Option<String> => refused("UnsupportedOperation", NO_GIT), "password";
+        git_password_secret "GitPasswordSecret": Option<String> => refused("UnsupportedOperation", NO_GIT), "stored password";
+        git_branch "GitBranch": Option<String> => refused("UnsupportedOperation", NO_GIT), "branch";
+        git_directory "GitDirectory": Option<String> => refused("UnsupportedOperation", NO_GIT), "directory";
+        git_commit_id "GitCommitId": Option<String> => refused("UnsupportedOperation", NO_GIT), "commit";
+        git_user_name_secret "GitUserNameSecret": Option<String> => refused("UnsupportedOperation", NO_GIT), "stored user";
+        image_config "ImageConfig": Option<ImageConfig> => refused("UnsupportedOperation", NO_IMAGE), "container image";
+    }
+
+    /// Environment variables.
+    struct Environment {
+        variables "Variables": Option<Vec<Variable>> => Honoured, "the variables; all together at most 4 KB";
+    }
+
+    /// One environment variable.
+    struct Variable {
+        key "Key": String => Honoured, "2–64 of letters, digits and `_`, a letter first; not `SCF_…`, `QCLOUD_…`, `TENCENTCLOUD_…`";
+        value "Value": String => Honoured, "any text without NUL";
+    }
+
+    /// A layer version to bind.
+    struct LayerVersionSimple {
+        layer_name "LayerName": String => Honoured, "name of the layer";
+        layer_version "LayerVersion": i64 => Honoured, "its version";
+    }
+
+    /// A tag.
+    struct Tag {
+        key "Key": String => Honoured, "1–127 characters";
+        value "Value": String => Honoured, "at most 255 characters";
+    }
+
+    /// A filter of a list action: a value matches when it equals any of the listed ones.
+    struct Filter {
+        name "Name": String => Honoured, "what is looked at";
+        values "Values": Vec<String> => Honoured, "any of these";
+    }
+
+    /// Access to the outside.
+    struct PublicNetConfigIn {
+        public_net_status "PublicNetStatus": Option<String> => Honoured, "`ENABLE` (default) or `DISABLE`: whether the code may open connections to outside";
+        eip_config "EipConfig": Option<EipConfigIn> => Honoured, "fixed public address";
+    }
+
+    /// A fixed public address.
+    struct EipConfigIn {
+        eip_status "EipStatus": Option<String> => refused_on("UnsupportedOperation.EipFixed", NO_EIP), "`ENABLE` or `DISABLE`";
+    }
+
+    /// A fixed intranet address.
+    struct IntranetConfigIn {
+        ip_fixed "IpFixed": Option<String> => refused_on("UnsupportedOperation", NO_INTRANET), "`ENABLE` or `DISABLE`";
+    }
+
+    /// Several requests in one instance.
+    struct InstanceConcurrencyConfig {
+        dynamic_enabled "DynamicEnabled": Option<String> => refused_on("UnsupportedOperation", NO_CONCURRENCY), "`TRUE`: the platform picks the number";
+        max_concurrency "MaxConcurrency": Option<i64> => Refused { code: "UnsupportedOperation", when: "greater than 1", test: more_than_one, why: NO_CONCURRENCY }, "requests at once in one instance";
+        instance_isolation_enabled "InstanceIsolationEnabled": Option<String> => refused_on("UnsupportedOperation", NO_CONCURRENCY), "isolation switch";
+        kind "Type": Option<String> => Refused { code: "UnsupportedOperation", when: "other than `Request-Based`", test: not_request_based, why: NO_CONCURRENCY }, "`Request-Based` or `Session-Based`";
+        mix_node_config "MixNodeConfig": Option<Vec<MixNodeConfig>> => refused("UnsupportedOperation", NO_NODE), "GPU mix";
+        session_config "SessionConfig": Option<SessionConfig> => refused("UnsupportedOperation", NO_CONCURRENCY), "sessions";
+    }
+}
+
+opaque!(
+    CfsConfig,
+    DeadLetterConfig,
+    ImageConfig,
+    LogSearchContext,
+    MixNodeConfig,
+    NamespaceResourceEnv,
+    ProtocolParams,
+    SessionConfig,
+    VpcConfig,
+);
+
+fn more_than_one(value: &Value) -> bool {
+    value.as_i64().is_some_and(|n| n > 1)
+}
+
+fn not_request_based(value: &Value) -> bool {
+    other_than(value, &["Request-Based"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_52_published_actions_are_listed_once() {
+        let built: Vec<_> = crate::actions::BUILT.iter().map(|a| a.name).collect();
+        let mut all: Vec<_> = built.iter().copied().chain(NOT_BUILT.iter().map(|(name, _)| *name)).collect();
+        assert_eq!(all.len(), 52, "{all:?}");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 52);
+    }
+}

@@ -1,0 +1,594 @@
+//! What exists: namespaces, functions with versions and aliases, layers. Kept durable, read without locks.
+//!
+//! Every change goes one way: lock what it touches, compute the new state from the old one, write the difference
+//! in one atomic batch, and only then publish the new state to readers. A reader takes one `Arc` and never sees
+//! half of a change; after a crash the rows are the truth and [`Catalogue::load`] gives the same state back.
+
+mod rows;
+mod state;
+mod uploads;
+
+pub use rows::{LayerRecord, LoadError};
+pub use state::{FunctionEntry, FunctionQuota, FunctionState, RouteTarget, digests_of, versions_of};
+pub use uploads::UploadGuard;
+
+use crate::ports::{Invoker, RouteChange};
+use arc_swap::ArcSwap;
+use mayfly_model::{ApiError, Digest, FunctionName, LayerName, LayerVersionRecord, NamespaceName, NamespaceRecord};
+use mayfly_store::{Change, MetaStore, StoreError};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
+use uploads::Uploads;
+
+/// Shards of the function table: changes of functions in one shard wait for each other, and a change copies one shard's map.
+const SHARDS: usize = 64;
+
+/// A namespace as readers see it.
+#[derive(Debug)]
+pub struct NamespaceEntry {
+    /// Its record.
+    pub record: NamespaceRecord,
+    functions: Arc<AtomicUsize>,
+}
+
+impl NamespaceEntry {
+    /// Functions in it.
+    pub fn functions(&self) -> usize {
+        self.functions.load(Ordering::Relaxed)
+    }
+}
+
+/// A layer as readers see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerEntry {
+    /// Its record.
+    pub record: LayerRecord,
+    /// Its versions.
+    pub versions: BTreeMap<u32, Arc<LayerVersionRecord>>,
+}
+
+type Functions = HashMap<FunctionKey, Arc<FunctionEntry>>;
+type Namespaces = BTreeMap<NamespaceName, Arc<NamespaceEntry>>;
+type Layers = BTreeMap<LayerName, Arc<LayerEntry>>;
+
+#[derive(Debug, Default)]
+struct Shard {
+    functions: ArcSwap<Functions>,
+    writer: Arc<Mutex<()>>,
+}
+
+/// What a change of a function decides.
+#[derive(Debug)]
+pub struct Next<R> {
+    /// The new state; `None` deletes the function.
+    pub state: Option<FunctionState>,
+    /// End the instances of versions that go away at once.
+    pub force: bool,
+    /// What the caller wants back.
+    pub result: R,
+}
+
+impl<R> Next<R> {
+    /// Keeps or creates the function in this state.
+    pub fn state(state: FunctionState, result: R) -> Self {
+        Self { state: Some(state), force: false, result }
+    }
+}
+
+struct Inner {
+    meta: Arc<dyn MetaStore>,
+    listener: Arc<dyn Invoker>,
+    shards: Vec<Shard>,
+    namespaces: ArcSwap<Namespaces>,
+    layers: ArcSwap<Layers>,
+    /// Read by who creates functions, written by who deletes or creates namespaces: a namespace stays while functions are put into it.
+    namespaces_lock: Arc<RwLock<()>>,
+    layers_lock: Arc<Mutex<()>>,
+    /// Held while a reservation changes: their sum has a limit.
+    reservations_lock: Mutex<()>,
+    reserved_mb: AtomicU64,
+    ids: parking_lot::Mutex<HashSet<String>>,
+    uploads: Arc<Uploads>,
+}
+
+/// The catalogue. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalogue(Arc<Inner>);
+
+impl Catalogue {
+    /// Reads everything from the store, and creates the namespace `default` where there is none. Errors: [`LoadError`], when the store
+    /// cannot be read or holds rows that make no sense.
+    pub async fn load(meta: Arc<dyn MetaStore>, listener: Arc<dyn Invoker>, now_ms: u64) -> Result<Self, LoadError> {
+        let mut loaded = rows::sort_out(meta.load().await?)?;
+        let default = NamespaceName::default_namespace();
+        if !loaded.namespaces.iter().any(|n| n.name == default) {
+            let record = NamespaceRecord {
+                name: default,
+                description: "The default namespace".into(),
+                add_time_ms: now_ms,
+                mod_time_ms: now_ms,
+            };
+            meta.apply(vec![rows::put_namespace(&record)]).await?;
+            loaded.namespaces.push(record);
+        }
+        let namespaces: Namespaces = loaded
+            .namespaces
+            .into_iter()
+            .map(|record| (record.name.clone(), Arc::new(NamespaceEntry { record, functions: Arc::default() })))
+            .collect();
+        let mut ids = HashSet::new();
+        let mut reserved_mb = 0;
+        let mut tables = vec![Functions::new(); SHARDS];
+        for state in loaded.functions {
+            let record = state.record.clone();
+            let bad = |why: &str| LoadError::BadRow { kind: "function", key: record.id.clone(), why: why.into() };
+            let namespace = namespaces.get(&record.namespace).ok_or_else(|| bad("its namespace is not there"))?;
+            namespace.functions.fetch_add(1, Ordering::Relaxed);
+            reserved_mb += record.reserved_mb.unwrap_or(0);
+            ids.insert(record.id.clone());
+            let key = FunctionKey { namespace: record.namespace.clone(), function: record.name.clone() };
+            let entry = Arc::new(FunctionEntry::build(state, None));
+            if tables[shard_of(&key)].insert(key, entry).is_some() {
+                return Err(bad("another function has its name"));
+            }
+        }
+        let mut layers: BTreeMap<LayerName, LayerEntry> = loaded
+            .layers
+            .into_iter()
+            .map(|(name, record)| (name, LayerEntry { record, versions: BTreeMap::new() }))
+            .collect();
+        for record in loaded.layer_versions {
+            if let Some(layer) = layers.get_mut(&record.name) {
+                layer.versions.insert(record.version, Arc::new(record));
+            }
+        }
+        let shards = tables.into_iter().map(|t| Shard { functions: ArcSwap::from_pointee(t), writer: Arc::default() });
+        Ok(Self(Arc::new(Inner {
+            meta,
+            listener,
+            shards: shards.collect(),
+            namespaces: ArcSwap::from_pointee(namespaces),
+            layers: ArcSwap::from_pointee(layers.into_iter().map(|(name, l)| (name, Arc::new(l))).collect()),
+            namespaces_lock: Arc::default(),
+            layers_lock: Arc::default(),
+            reservations_lock: Mutex::default(),
+            reserved_mb: AtomicU64::new(reserved_mb),
+            ids: parking_lot::Mutex::new(ids),
+            uploads: Arc::default(),
+        })))
+    }
+
+    /// A function as it is now. No lock; one hash look-up.
+    pub fn function(&self, namespace: &str, function: &str) -> Option<Arc<FunctionEntry>> {
+        let key: &dyn PairKey = &(namespace, function);
+        self.0.shards[shard_of(key)].functions.load().get(key).cloned()
+    }
+
+    /// The target of a call. `random` is uniform in [0, 1); `routing_key` holds the pairs of the caller's `RoutingKey`.
+    ///
+    /// Errors: `ResourceNotFound.Namespace`, `ResourceNotFound.Function`, `ResourceNotFound.Qualifier`.
+    pub fn resolve(
+        &self,
+        namespace: &str,
+        function: &str,
+        qualifier: &str,
+        routing_key: &[(String, String)],
+        random: f64,
+    ) -> Result<Arc<RouteTarget>, ApiError> {
+        let key: &dyn PairKey = &(namespace, function);
+        let table = self.0.shards[shard_of(key)].functions.load();
+        let Some(entry) = table.get(key) else { return Err(self.no_function(namespace, function)) };
+        entry.route(qualifier, routing_key, random).ok_or_else(|| {
+            ApiError::new(
+                "ResourceNotFound.Qualifier",
+                format!("Function `{function}` has no version or alias `{}`.", clip(qualifier)),
+            )
+        })
+    }
+
+    /// The error for a function that is not there.
+    pub fn no_function(&self, namespace: &str, function: &str) -> ApiError {
+        if !self.0.namespaces.load().keys().any(|name| name.as_str() == namespace) {
+            return no_namespace(namespace);
+        }
+        ApiError::new(
+            "ResourceNotFound.Function",
+            format!("Function `{}` does not exist in namespace `{namespace}`.", clip(function)),
+        )
+    }
+
+    /// Every function of a namespace, in no order.
+    pub fn functions(&self, namespace: &NamespaceName) -> Vec<Arc<FunctionEntry>> {
+        let mut found = Vec::new();
+        for shard in &self.0.shards {
+            let table = shard.functions.load();
+            found.extend(table.iter().filter(|(key, _)| key.namespace == *namespace).map(|(_, entry)| entry.clone()));
+        }
+        found
+    }
+
+    /// The namespaces by name.
+    pub fn namespaces(&self) -> Arc<BTreeMap<NamespaceName, Arc<NamespaceEntry>>> {
+        self.0.namespaces.load_full()
+    }
+
+    /// The layers by name. A layer without versions is one whose versions were all deleted.
+    pub fn layers(&self) -> Arc<BTreeMap<LayerName, Arc<LayerEntry>>> {
+        self.0.layers.load_full()
+    }
+
+    /// All reservations together, in MB.
+    pub fn reserved_mb(&self) -> u64 {
+        self.0.reserved_mb.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a digest from being collected until the guard is dropped. Taken before the blob is put, and kept until the row that names it is published.
+    pub fn protect(&self, digests: impl IntoIterator<Item = Digest>) -> UploadGuard {
+        Uploads::protect(&self.0.uploads, digests)
+    }
+
+    /// Every digest that something refers to: versions of functions, layer versions, and uploads that are not finished. What is not among them may be
+    /// deleted, if it is also older than the grace period of the collector.
+    pub fn live_digests(&self) -> HashSet<Digest> {
+        // Uploads first: one that is published meanwhile is then found in the tables.
+        let mut live = self.0.uploads.digests();
+        for shard in &self.0.shards {
+            for entry in shard.functions.load().values() {
+                live.extend(entry.state.digests());
+            }
+        }
+        for layer in self.0.layers.load().values() {
+            live.extend(layer.versions.values().map(|v| v.code.digest));
+        }
+        live
+    }
+
+    /// Changes one function. `decide` sees its state (`None`: no such function) and gives the next one; its error changes nothing. Changes
+    /// of one function run one after another. Durable and visible when it returns; goes on when the caller goes away.
+    ///
+    /// Errors: those of `decide`; `ResourceNotFound.Namespace` when a function is created in a namespace that is not there;
+    /// `LimitExceeded.Function`; a code of [`store_error`] when it cannot be made durable.
+    pub async fn change_function<R: Send>(
+        &self,
+        namespace: &NamespaceName,
+        name: &FunctionName,
+        functions_max: usize,
+        decide: impl FnOnce(Option<&FunctionState>) -> Result<Next<R>, ApiError> + Send,
+    ) -> Result<R, ApiError> {
+        let key = FunctionKey { namespace: namespace.clone(), function: name.clone() };
+        let shard = shard_of(&key);
+        let namespaces_guard = self.0.namespaces_lock.clone().read_owned().await;
+        let writer = self.0.shards[shard].writer.clone().lock_owned().await;
+        let entry = self.0.namespaces.load().get(namespace).cloned();
+        let entry = entry.ok_or_else(|| no_namespace(namespace.as_str()))?;
+        let old = self.0.shards[shard].functions.load().get(&key).cloned();
+        let Next { state, force, result } = decide(old.as_deref().map(|e| &e.state))?;
+        let seat = match (&old, &state) {
+            (None, Some(_)) => Some(Seat::take(&entry, functions_max)?),
+            _ => None,
+        };
+        let changes = rows::difference(old.as_deref().map(|e| &e.state), state.as_ref());
+        let commit = Commit { key, shard, old, state, force, seat, writer, namespaces_guard };
+        self.commit(commit, entry, changes).await?;
+        Ok(result)
+    }
+
+    /// Writes and publishes, on a task of its own: a caller that hangs up must not leave the rows ahead of the tables.
+    async fn commit(
+        &self,
+        commit: Commit,
+        namespace: Arc<NamespaceEntry>,
+        changes: Vec<Change>,
+    ) -> Result<(), ApiError> {
+        let inner = self.0.clone();
+        run_to_end(async move {
+            if !changes.is_empty() {
+                inner.meta.apply(changes).await.map_err(store_error)?;
+            }
+            inner.publish(commit, &namespace);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the reserved quota of a function under the lock that keeps their sum within its limit. `limit_mb` is what all together may reserve.
+    pub async fn reserve(
+        &self,
+        namespace: &NamespaceName,
+        name: &FunctionName,
+        reserved_mb: Option<u64>,
+        limit_mb: u64,
+    ) -> Result<(), ApiError> {
+        let _sum = self.0.reservations_lock.lock().await;
+        let total = self.0.reserved_mb.load(Ordering::Relaxed);
+        let missing = self.no_function(namespace.as_str(), name.as_str());
+        self.change_function(namespace, name, 0, |state| {
+            let state = state.ok_or(missing)?;
+            let others = total.saturating_sub(state.record.reserved_mb.unwrap_or(0));
+            if reserved_mb.is_some_and(|mb| others.saturating_add(mb) > limit_mb) {
+                return Err(ApiError::new(
+                    "LimitExceeded.FunctionReservedConcurrencyMemory",
+                    format!(
+                        "All reservations together may have {limit_mb} MB; {others} MB are reserved by other functions."
+                    ),
+                ));
+            }
+            let mut next = state.clone();
+            Arc::make_mut(&mut next.record).reserved_mb = reserved_mb;
+            Ok(Next::state(next, ()))
+        })
+        .await
+    }
+
+    /// Changes the namespaces. `decide` sees them and gives the record to write, or `Err(name)`'s twin in [`NamespaceChange`].
+    pub async fn change_namespace(
+        &self,
+        decide: impl FnOnce(&BTreeMap<NamespaceName, Arc<NamespaceEntry>>) -> Result<NamespaceChange, ApiError> + Send,
+    ) -> Result<(), ApiError> {
+        let guard = self.0.namespaces_lock.clone().write_owned().await;
+        let mut next = Namespaces::clone(&self.0.namespaces.load());
+        let row = match decide(&next)? {
+            NamespaceChange::Put(record) => {
+                let functions = next.get(&record.name).map(|e| e.functions.clone()).unwrap_or_default();
+                let row = rows::put_namespace(&record);
+                next.insert(record.name.clone(), Arc::new(NamespaceEntry { record, functions }));
+                row
+            }
+            NamespaceChange::Delete(name) => {
+                next.remove(&name);
+                rows::delete_namespace(name.as_str())
+            }
+        };
+        let inner = self.0.clone();
+        run_to_end(async move {
+            inner.meta.apply(vec![row]).await.map_err(store_error)?;
+            inner.namespaces.store(Arc::new(next));
+            drop(guard);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes one layer. `decide` sees all layers and gives the new state of one of them.
+    pub async fn change_layer<R: Send>(
+        &self,
+        decide: impl FnOnce(&BTreeMap<LayerName, Arc<LayerEntry>>) -> Result<(LayerEntry, R), ApiError> + Send,
+    ) -> Result<R, ApiError> {
+        let guard = self.0.layers_lock.clone().lock_owned().await;
+        let mut next = Layers::clone(&self.0.layers.load());
+        let (layer, result) = decide(&next)?;
+        let old = next.get(&layer.record.name);
+        let mut changes = Vec::new();
+        if !old.is_some_and(|old| old.record == layer.record) {
+            changes.push(rows::put_layer(&layer.record));
+        }
+        let old_versions = old.map(|old| old.versions.clone()).unwrap_or_default();
+        for (number, record) in &layer.versions {
+            if old_versions.get(number) != Some(record) {
+                changes.push(rows::put_layer_version(record));
+            }
+        }
+        let gone = old_versions.iter().filter(|(number, _)| !layer.versions.contains_key(number));
+        changes.extend(gone.map(|(_, record)| rows::delete_layer_version(record)));
+        next.insert(layer.record.name.clone(), Arc::new(layer));
+        let inner = self.0.clone();
+        run_to_end(async move {
+            inner.meta.apply(changes).await.map_err(store_error)?;
+            inner.layers.store(Arc::new(next));
+            drop(guard);
+            Ok(())
+        })
+        .await?;
+        Ok(result)
+    }
+
+    /// A function id that no function has.
+    pub fn new_function_id(&self) -> String {
+        let ids = self.0.ids.lock();
+        loop {
+            let id = crate::ids::function_id();
+            if !ids.contains(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// A change of the namespaces.
+#[derive(Debug)]
+pub enum NamespaceChange {
+    /// Creates or replaces this one.
+    Put(NamespaceRecord),
+    /// Removes this one.
+    Delete(NamespaceName),
+}
+
+/// A place for one more function in a namespace, given back when the change fails.
+struct Seat(Option<Arc<AtomicUsize>>);
+
+impl Seat {
+    fn take(namespace: &NamespaceEntry, functions_max: usize) -> Result<Self, ApiError> {
+        let functions = namespace.functions.clone();
+        let taken =
+            functions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < functions_max).then_some(n + 1));
+        match taken {
+            Ok(_) => Ok(Self(Some(functions))),
+            Err(_) => Err(ApiError::new(
+                "LimitExceeded.Function",
+                format!("Namespace `{}` has {functions_max} functions, which is the limit.", namespace.record.name),
+            )),
+        }
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(functions) = &self.0 {
+            functions.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// A change of a function that is decided and not yet published, with the locks it holds.
+struct Commit {
+    key: FunctionKey,
+    shard: usize,
+    old: Option<Arc<FunctionEntry>>,
+    state: Option<FunctionState>,
+    force: bool,
+    seat: Option<Seat>,
+    writer: OwnedMutexGuard<()>,
+    namespaces_guard: OwnedRwLockReadGuard<()>,
+}
+
+impl Inner {
+    fn publish(&self, commit: Commit, namespace: &NamespaceEntry) {
+        let Commit { key, shard, old, state, force, seat, writer, namespaces_guard } = commit;
+        let new = state.map(|state| Arc::new(FunctionEntry::build(state, old.as_deref())));
+        let mut table = Functions::clone(&self.shards[shard].functions.load());
+        match &new {
+            Some(entry) => table.insert(key, entry.clone()),
+            None => table.remove(&key),
+        };
+        let old_mb = old.as_ref().and_then(|e| e.state.record.reserved_mb);
+        let new_mb = new.as_ref().and_then(|e| e.state.record.reserved_mb);
+        self.reserved_mb.fetch_add(new_mb.unwrap_or(0).wrapping_sub(old_mb.unwrap_or(0)), Ordering::Relaxed);
+        if let Some(new) = &new {
+            self.ids.lock().insert(new.state.record.id.clone());
+        } else if let Some(old) = &old {
+            namespace.functions.fetch_sub(1, Ordering::AcqRel);
+            self.ids.lock().remove(&old.state.record.id);
+        }
+        if let Some(seat) = seat {
+            seat.keep();
+        }
+        self.shards[shard].functions.store(Arc::new(table));
+        if let Some(old) = old {
+            for target in old.targets() {
+                let kept = |e: &Arc<FunctionEntry>| e.targets().any(|t| Arc::ptr_eq(t, target));
+                if !new.as_ref().is_some_and(kept) {
+                    let replaced = new.is_some() && target.spec.key.version == "$LATEST";
+                    self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
+                }
+            }
+            if new.is_some() && old_mb != new_mb {
+                let function_id = old.state.record.id.clone();
+                self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
+            }
+        }
+        drop((writer, namespaces_guard));
+    }
+}
+
+/// Runs a change to its end whatever happens to the caller.
+async fn run_to_end(work: impl Future<Output = Result<(), ApiError>> + Send + 'static) -> Result<(), ApiError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "a change of the catalogue did not end");
+            Err(ApiError::internal("The change could not be completed; look at the resource before you try again."))
+        }
+    }
+}
+
+/// What a client sees of a store's failure: the kind, never the detail, which goes to the log.
+pub fn store_error(error: StoreError) -> ApiError {
+    tracing::error!(%error, "store failed");
+    match error {
+        StoreError::Full(_) => ApiError::new(
+            "FailedOperation.InsufficientResources",
+            "The platform has no room left to store this; nothing was changed.",
+        ),
+        _ => ApiError::new(
+            "InternalError.System",
+            "The platform could not store or read its data; see the server's log.",
+        ),
+    }
+}
+
+/// `ResourceNotFound.Namespace`.
+pub fn no_namespace(name: &str) -> ApiError {
+    ApiError::new("ResourceNotFound.Namespace", format!("Namespace `{}` does not exist.", clip(name)))
+}
+
+/// The beginning of a text that a client sent, for messages.
+pub fn clip(text: &str) -> &str {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+/// Namespace and name of a function: the key of the table.
+#[derive(Clone, Debug)]
+struct FunctionKey {
+    namespace: NamespaceName,
+    function: FunctionName,
+}
+
+/// A key that can be looked up without being owned.
+trait PairKey {
+    fn pair(&self) -> (&str, &str);
+}
+
+impl PairKey for FunctionKey {
+    fn pair(&self) -> (&str, &str) {
+        (self.namespace.as_str(), self.function.as_str())
+    }
+}
+
+impl PairKey for (&str, &str) {
+    fn pair(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl Hash for dyn PairKey + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pair().hash(state);
+    }
+}
+
+impl PartialEq for dyn PairKey + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.pair() == other.pair()
+    }
+}
+
+impl Eq for dyn PairKey + '_ {}
+
+impl Hash for FunctionKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pair().hash(state);
+    }
+}
+
+impl PartialEq for FunctionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.pair() == other.pair()
+    }
+}
+
+impl Eq for FunctionKey {}
+
+impl<'a> Borrow<dyn PairKey + 'a> for FunctionKey {
+    fn borrow(&self) -> &(dyn PairKey + 'a) {
+        self
+    }
+}
+
+/// The shard of a key, by FNV-1a: cheap, and apart from the table's own hash, which is the one that withstands chosen names.
+fn shard_of(key: &dyn PairKey) -> usize {
+    let (namespace, function) = key.pair();
+    let bytes = namespace.bytes().chain([0]).chain(function.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 32) as usize % SHARDS
+}

@@ -1,0 +1,274 @@
+//! The control API as one object: a verified call goes in, an answer comes out.
+
+use crate::actions::invoke::{self, Kind};
+use crate::actions::packages::Links;
+use crate::actions::{CallCx, dispatch};
+use crate::api::envelope::ApiResponse;
+use crate::catalogue::{Catalogue, LoadError, RouteTarget, clip};
+use crate::events::{EventConcurrency, Events};
+use crate::ports::{Clock, Invoker, Logs};
+use bytes::Bytes;
+use mayfly_model::{ApiError, Digest, RequestId, limits};
+use mayfly_sign::{Params, Verified};
+use mayfly_store::{BlobStore, EventLog, MetaStore};
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio_util::sync::CancellationToken;
+
+/// The one version of the API.
+pub const API_VERSION: &str = "2018-04-16";
+
+/// Settings of the control API.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The region that this platform says it is.
+    pub region: String,
+    /// Namespaces that may exist.
+    pub namespaces_max: usize,
+    /// Functions that a namespace may have.
+    pub functions_per_namespace_max: usize,
+    /// Memory quota of the account's instances, in MB.
+    pub account_mb: u64,
+    /// Asynchronous events running at once.
+    pub events: EventConcurrency,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            region: "ap-guangzhou".into(),
+            namespaces_max: limits::NAMESPACES_MAX,
+            functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
+            account_mb: limits::CONCURRENCY_MB_DEFAULT,
+            events: EventConcurrency { total: 256, per_function: 32 },
+        }
+    }
+}
+
+/// The stores and siblings that the control API works with.
+#[derive(Clone)]
+pub struct Ports {
+    /// What exists.
+    pub meta: Arc<dyn MetaStore>,
+    /// Code and layers.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Accepted asynchronous events.
+    pub events: Arc<dyn EventLog>,
+    /// Runs invocations.
+    pub invoker: Arc<dyn Invoker>,
+    /// Records of invocations.
+    pub logs: Arc<dyn Logs>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A call whose signature is right.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What the signature proved.
+    pub verified: Verified,
+    /// The `Host` header, for URLs that lead back here; a scheme in it is tolerated.
+    pub host: String,
+    /// Id of the request; also the id of the invocation that it may start.
+    pub request_id: RequestId,
+}
+
+pub(crate) struct Inner {
+    pub catalogue: Catalogue,
+    pub blobs: Arc<dyn BlobStore>,
+    pub invoker: Arc<dyn Invoker>,
+    pub logs: Arc<dyn Logs>,
+    pub clock: Arc<dyn Clock>,
+    pub events: Arc<Events>,
+    pub links: Links,
+    pub options: Options,
+}
+
+/// The control API. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+/// What a download link leads to.
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// The zip.
+    pub bytes: Bytes,
+    /// A file name to offer.
+    pub file_name: String,
+}
+
+impl Control {
+    /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
+    pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
+        let Ports { meta, blobs, events, invoker, logs, clock } = ports;
+        let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
+        let events = Arc::new(Events::new(
+            events,
+            catalogue.clone(),
+            invoker.clone(),
+            logs.clone(),
+            clock.clone(),
+            options.events,
+        ));
+        Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, links: Links::new(), options })))
+    }
+
+    /// What exists.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.0.catalogue
+    }
+
+    /// The asynchronous events.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.0.events
+    }
+
+    /// Runs asynchronous events until `shutdown`, then until those that run have ended.
+    pub async fn run_events(&self, shutdown: CancellationToken) {
+        self.0.events.clone().run(shutdown).await;
+    }
+
+    /// The target of a call; see [`Catalogue::resolve`].
+    pub fn resolve(
+        &self,
+        namespace: &str,
+        function: &str,
+        qualifier: &str,
+        routing_key: &[(String, String)],
+        random: f64,
+    ) -> Result<Arc<RouteTarget>, ApiError> {
+        self.0.catalogue.resolve(namespace, function, qualifier, routing_key, random)
+    }
+
+    /// Digests that must be kept; see [`Catalogue::live_digests`].
+    pub fn live_digests(&self) -> HashSet<Digest> {
+        self.0.catalogue.live_digests()
+    }
+
+    /// The package that a download link's token names. `None` when the token is forged, too old, or the package is gone.
+    pub async fn download(&self, token: &str) -> Option<Download> {
+        let digest = self.0.links.read(token, self.0.clock.now_ms())?;
+        match self.0.blobs.get(&digest).await {
+            Ok(bytes) => Some(Download { bytes, file_name: format!("{}.zip", &digest.to_string()[..16]) }),
+            Err(error) => {
+                tracing::warn!(%error, "a download link leads to a package that cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Does what a call asks for. Checks the action's name, then the version, the parameters, and the resource. Never fails: an error is an
+    /// answer, and a panic is caught and answered with `InternalError`.
+    pub async fn handle(&self, call: Call) -> ApiResponse {
+        let request_id = call.request_id;
+        let action = match Kind::of(&call.verified.action) {
+            Some(_) => String::new(),
+            None => call.verified.action.clone(),
+        };
+        let result = match (CatchPanic { inner: Box::pin(self.answer(call)) }).await {
+            Ok(result) => result,
+            Err(what) => {
+                tracing::error!(%request_id, action, what, "an action panicked");
+                Err(ApiError::internal("The platform failed on this request; see the server's log."))
+            }
+        };
+        match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                if error.is_internal() {
+                    tracing::error!(%request_id, action, code = error.code, message = %error.message, "action failed");
+                }
+                ApiResponse::error(request_id, &error)
+            }
+        }
+    }
+
+    async fn answer(&self, call: Call) -> Result<ApiResponse, ApiError> {
+        let Call { verified, host, request_id } = call;
+        let Verified { action, version, region, params, .. } = verified;
+        let cx = CallCx {
+            control: &self.0,
+            request_id,
+            region: region.as_deref().unwrap_or_default(),
+            host: bare_host(&host),
+        };
+        let kind = Kind::of(&action);
+        if kind.is_none() && !crate::actions::BUILT.iter().any(|spec| spec.name == action) {
+            return Err(crate::actions::invalid_action(&action));
+        }
+        if version != API_VERSION {
+            let message = format!("There is no version `{}` of SCF; the version is {API_VERSION}.", clip(&version));
+            return Err(ApiError::new("NoSuchVersion", message));
+        }
+        if let Params::Json(body) = &params
+            && body.len() > limits::API_BODY_BYTES_MAX
+        {
+            let message = format!("The request has {} bytes; the limit is {}.", body.len(), limits::API_BODY_BYTES_MAX);
+            return Err(ApiError::new("RequestSizeLimitExceeded", message));
+        }
+        match kind {
+            Some(kind) => invoke::invoke(cx, kind, params).await,
+            None => dispatch(cx, &action, params).await.map(|fields| ApiResponse::ok(request_id, fields)),
+        }
+    }
+}
+
+/// A host without the scheme that some clients put before it, and without anything that is no host.
+fn bare_host(host: &str) -> &str {
+    let bare = host.trim().trim_start_matches("http://").trim_start_matches("https://");
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if bare.is_empty() || bare.len() > 255 || !bare.bytes().all(good) { "127.0.0.1" } else { bare }
+}
+
+/// A future whose panic is a value.
+struct CatchPanic<F> {
+    inner: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The future is not polled again after a panic, and what it shared is guarded by locks that do not poison.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                Poll::Ready(Err(text.unwrap_or_else(|| "no message".into())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_stripped_to_what_a_url_can_hold() {
+        assert_eq!(bare_host("http://127.0.0.1:8700"), "127.0.0.1:8700");
+        assert_eq!(bare_host("scf.example.com"), "scf.example.com");
+        for bad in ["", "a/b", "a b", "x\"y", &"a".repeat(300)] {
+            assert_eq!(bare_host(bad), "127.0.0.1", "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn panics_become_values() {
+        let caught = CatchPanic {
+            inner: Box::pin(async {
+                if true {
+                    panic!("boom {}", 1)
+                }
+            }),
+        }
+        .await;
+        assert_eq!(caught, Err("boom 1".into()));
+        assert_eq!(CatchPanic { inner: Box::pin(async { 7 }) }.await, Ok(7));
+    }
+}

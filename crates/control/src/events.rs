@@ -1,0 +1,463 @@
+//! Asynchronous events: accepted when durable, run with bounded concurrency, tried again by `plan::retry`, finished.
+//!
+//! The event log is the truth. Beside it an index in memory knows what is pending, when it is due, and which functions
+//! wait for a turn; after a restart it is read back from the log. An event whose run was cut short by a crash runs
+//! again: at least once, as SCF promises.
+
+use crate::catalogue::{Catalogue, store_error};
+use crate::ports::{Clock, InvokeRequest, Invoker, Logs};
+use bytes::Bytes;
+use mayfly_model::{ApiError, InvocationRecord, RequestId, Status};
+use mayfly_plan::retry::{Tried, Verdict, after_attempt};
+use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Payload of events kept in memory, in bytes; beyond it a payload is read back from the log when its turn comes.
+const CACHE_BYTES_MAX: usize = 32 << 20;
+/// Events read from the log in one go at the start.
+const RECOVER_PAGE: usize = 1000;
+/// Pause before the log is asked again after it failed.
+const LOG_RETRY: Duration = Duration::from_secs(1);
+/// How often a finished event is reported to a failing log before it is left to run again after a restart.
+const FINISH_TRIES: u32 = 5;
+
+/// How many events run at once.
+#[derive(Clone, Copy, Debug)]
+pub struct EventConcurrency {
+    /// Of all functions together.
+    pub total: usize,
+    /// Of one function.
+    pub per_function: usize,
+}
+
+/// An event as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Namespace of the function.
+    pub namespace: String,
+    /// Name of the function.
+    pub function: String,
+    /// The version or alias that the caller named.
+    pub qualifier: String,
+    /// Pairs of the caller's `RoutingKey`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routing_key: Vec<(String, String)>,
+    /// The event: JSON text.
+    pub event: String,
+    /// When it was accepted, in milliseconds since the epoch.
+    pub accepted_ms: u64,
+}
+
+/// What is known of a pending event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Namespace of its function.
+    pub namespace: String,
+    /// Name of its function.
+    pub function: String,
+    /// The attempt that runs or comes next: 0 is the first.
+    pub retry: u32,
+    /// When it was accepted, in milliseconds since the epoch.
+    pub since_ms: u64,
+}
+
+type Owner = Arc<(String, String)>;
+
+#[derive(Debug)]
+struct Item {
+    owner: Owner,
+    since_ms: u64,
+    due_ms: u64,
+    tried: Tried,
+    /// The event, while the cache has room.
+    event: Option<Arc<Event>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<RequestId>,
+    running: usize,
+    /// True while the function stands in `State::turns`.
+    in_turn: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: HashMap<RequestId, Item>,
+    waiting: BTreeSet<(u64, RequestId)>,
+    queues: HashMap<Owner, Queue>,
+    /// Functions with ready events and room to run one, in the order of their turns.
+    turns: VecDeque<Owner>,
+    running: usize,
+    cached_bytes: usize,
+}
+
+/// Accepts and runs asynchronous events.
+pub struct Events {
+    log: Arc<dyn EventLog>,
+    catalogue: Catalogue,
+    invoker: Arc<dyn Invoker>,
+    records: Arc<dyn Logs>,
+    clock: Arc<dyn Clock>,
+    concurrency: EventConcurrency,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// Both counts of [`Tried`] in the one number that the log keeps: run errors in the upper 8 bits.
+fn pack(tried: Tried) -> u32 {
+    tried.run_errors.min(0xff) << 24 | tried.platform_errors.min(0xff_ffff)
+}
+
+fn unpack(attempt: u32) -> Tried {
+    Tried { run_errors: attempt >> 24, platform_errors: attempt & 0xff_ffff }
+}
+
+fn attempts(tried: Tried) -> u32 {
+    tried.run_errors.saturating_add(tried.platform_errors)
+}
+
+impl Events {
+    /// Makes the dispatcher; nothing runs before [`Events::run`].
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        catalogue: Catalogue,
+        invoker: Arc<dyn Invoker>,
+        records: Arc<dyn Logs>,
+        clock: Arc<dyn Clock>,
+        concurrency: EventConcurrency,
+    ) -> Self {
+        Self {
+            log,
+            catalogue,
+            invoker,
+            records,
+            clock,
+            concurrency: EventConcurrency {
+                total: concurrency.total.max(1),
+                per_function: concurrency.per_function.max(1),
+            },
+            state: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Takes an event in. It is durable when this returns, and will be run.
+    ///
+    /// Errors: `RequestLimitExceeded` when too many events are pending; else see [`store_error`].
+    pub async fn accept(&self, id: RequestId, event: Event) -> Result<(), ApiError> {
+        let payload = serde_json::to_vec(&event).map_err(|_| ApiError::internal("The event could not be stored."))?;
+        let bytes = payload.len();
+        let due_ms = event.accepted_ms;
+        let stored = StoredEvent { id, payload, due_ms, attempt: 0 };
+        self.log.append(stored).await.map_err(|error| match error {
+            StoreError::Full(_) => ApiError::new(
+                "RequestLimitExceeded",
+                "Too many asynchronous events are pending; this one was not accepted. Try again later.",
+            ),
+            error => store_error(error),
+        })?;
+        self.note(id, event, due_ms, Tried::default(), bytes);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Puts an event of the log into the index, if it is not there.
+    fn note(&self, id: RequestId, event: Event, due_ms: u64, tried: Tried, bytes: usize) {
+        let mut state = self.state.lock();
+        if state.items.contains_key(&id) {
+            return;
+        }
+        let owner = Arc::new((event.namespace.clone(), event.function.clone()));
+        let owner = state.queues.get_key_value(&owner).map_or(owner, |(known, _)| known.clone());
+        state.queues.entry(owner.clone()).or_default();
+        let since_ms = event.accepted_ms;
+        let cached = state.cached_bytes + bytes <= CACHE_BYTES_MAX;
+        if cached {
+            state.cached_bytes += bytes;
+        }
+        let event = cached.then(|| Arc::new(event));
+        state.items.insert(id, Item { owner, since_ms, due_ms, tried, event, bytes });
+        state.waiting.insert((due_ms, id));
+    }
+
+    /// A pending event. `None`: it is finished, or there never was one of this id.
+    pub fn pending(&self, id: RequestId) -> Option<Pending> {
+        let state = self.state.lock();
+        state.items.get(&id).map(|item| Pending {
+            namespace: item.owner.0.clone(),
+            function: item.owner.1.clone(),
+            retry: attempts(item.tried),
+            since_ms: item.since_ms,
+        })
+    }
+
+    /// Events pending and events running, for metrics.
+    pub fn depth(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.items.len(), state.running)
+    }
+
+    /// Runs events until `shutdown`, then waits for those that run. What is cut short by dropping this runs again after the next start.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tokio::select! {
+            () = self.recover() => {}
+            () = shutdown.cancelled() => return,
+        }
+        loop {
+            let next_due = self.start_ready(&mut tasks);
+            let pause = async {
+                match next_due {
+                    Some(due_ms) => {
+                        let wait = due_ms.saturating_sub(self.clock.now_ms()).max(1);
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified() => {}
+                Some(_) = tasks.join_next() => {}
+                () = pause => {}
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Reads what an earlier process left.
+    async fn recover(&self) {
+        let mut after: Option<EventCursor> = None;
+        loop {
+            let page = match self.log.due(i64::MAX as u64, RECOVER_PAGE, after).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(%error, "pending events cannot be read; trying again");
+                    tokio::time::sleep(LOG_RETRY).await;
+                    continue;
+                }
+            };
+            let Some(last) = page.last() else { return };
+            after = Some(last.cursor());
+            for stored in page {
+                match serde_json::from_slice::<Event>(&stored.payload) {
+                    Ok(event) => {
+                        let bytes = stored.payload.len();
+                        self.note(stored.id, event, stored.due_ms, unpack(stored.attempt), bytes);
+                    }
+                    // Kept in the log: a newer release may have written it, and losing an accepted event is worse.
+                    Err(error) => tracing::error!(request_id = %stored.id, %error, "a pending event cannot be read"),
+                }
+            }
+        }
+    }
+
+    /// Starts what is due and has room. Returns when the next event is due.
+    fn start_ready(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<u64> {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        while let Some(&(due_ms, id)) = state.waiting.first() {
+            if due_ms > now_ms {
+                break;
+            }
+            state.waiting.pop_first();
+            let Some(item) = state.items.get(&id) else { continue };
+            let queue = state.queues.entry(item.owner.clone()).or_default();
+            queue.ready.push_back(id);
+            take_turn(queue, &item.owner, &mut state.turns, self.concurrency.per_function);
+        }
+        while state.running < self.concurrency.total {
+            let Some(owner) = state.turns.pop_front() else { break };
+            let Some(queue) = state.queues.get_mut(&owner) else { continue };
+            queue.in_turn = false;
+            let Some(id) = queue.ready.pop_front() else { continue };
+            queue.running += 1;
+            state.running += 1;
+            take_turn(queue, &owner, &mut state.turns, self.concurrency.per_function);
+            tasks.spawn(self.clone().attempt(id, owner));
+        }
+        // While all seats are taken, an event that comes due changes nothing: the end of a run wakes the loop.
+        state.waiting.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// One attempt of one event, from its turn to its end or its next due time.
+    async fn attempt(self: Arc<Self>, id: RequestId, owner: Owner) {
+        let work = tokio::spawn(self.clone().run_one(id));
+        let verdict = match work.await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::error!(request_id = %id, %error, "running an event failed inside the platform");
+                self.judge(id, Status::INTERNAL)
+            }
+        };
+        let due_ms = match verdict {
+            Verdict::Finish => {
+                self.finish(id).await;
+                None
+            }
+            Verdict::Retry { after_ms, tried } => {
+                let due_ms = self.clock.now_ms().saturating_add(after_ms);
+                if let Err(error) = self.log.reschedule(id, due_ms, pack(tried)).await {
+                    // It is tried again all the same; only a crash would now make it due earlier.
+                    tracing::error!(request_id = %id, %error, "the next attempt of an event could not be stored");
+                }
+                Some((due_ms, tried))
+            }
+        };
+        self.settle(id, &owner, due_ms);
+        self.wake.notify_one();
+    }
+
+    async fn finish(&self, id: RequestId) {
+        for attempt in 1..=FINISH_TRIES {
+            match self.log.finish(id).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(request_id = %id, %error, attempt, "a finished event could not be removed")
+                }
+            }
+            tokio::time::sleep(LOG_RETRY).await;
+        }
+    }
+
+    fn settle(&self, id: RequestId, owner: &Owner, due: Option<(u64, Tried)>) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.running -= 1;
+        match due {
+            Some((due_ms, tried)) => {
+                if let Some(item) = state.items.get_mut(&id) {
+                    item.tried = tried;
+                    item.due_ms = due_ms;
+                    state.waiting.insert((due_ms, id));
+                }
+            }
+            None => {
+                if let Some(item) = state.items.remove(&id)
+                    && item.event.is_some()
+                {
+                    state.cached_bytes -= item.bytes;
+                }
+            }
+        }
+        if let Some(queue) = state.queues.get_mut(owner) {
+            queue.running -= 1;
+            take_turn(queue, owner, &mut state.turns, self.concurrency.per_function);
+            // Events that wait for a later attempt bring their queue back when they are due.
+            if queue.running == 0 && queue.ready.is_empty() {
+                state.queues.remove(owner);
+            }
+        }
+    }
+
+    /// Runs an event and judges how it ended.
+    async fn run_one(self: Arc<Self>, id: RequestId) -> Verdict {
+        let Some((event, tried)) = self.fetch(id).await else {
+            return self.judge(id, Status::INTERNAL);
+        };
+        let random = crate::ids::random_unit();
+        let resolved =
+            self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
+        let status = match resolved {
+            Ok(target) => {
+                let request = InvokeRequest {
+                    request_id: id,
+                    event: Bytes::copy_from_slice(event.event.as_bytes()),
+                    want_log: false,
+                    retry: attempts(tried),
+                    qualifier: event.qualifier.clone(),
+                };
+                self.invoker.invoke(&target, request).await.status
+            }
+            Err(error) => {
+                self.records.append(self.lost(id, &event, tried, &error));
+                Status::FUNCTION_NOT_FOUND
+            }
+        };
+        self.judge(id, status)
+    }
+
+    fn judge(&self, id: RequestId, status: Status) -> Verdict {
+        let state = self.state.lock();
+        let Some(item) = state.items.get(&id) else { return Verdict::Finish };
+        after_attempt(status, item.tried, self.clock.now_ms().saturating_sub(item.since_ms))
+    }
+
+    /// The event's content, from memory or from the log.
+    async fn fetch(&self, id: RequestId) -> Option<(Arc<Event>, Tried)> {
+        let (due_ms, tried) = {
+            let state = self.state.lock();
+            let item = state.items.get(&id)?;
+            if let Some(event) = &item.event {
+                return Some((event.clone(), item.tried));
+            }
+            (item.due_ms, item.tried)
+        };
+        // The place just before the event; the first id of all has nothing of its own due time before it.
+        let after = match id.0.checked_sub(1) {
+            Some(before) => Some(EventCursor { due_ms, id: RequestId(before) }),
+            None => due_ms.checked_sub(1).map(|due_ms| EventCursor { due_ms, id: RequestId(u128::MAX) }),
+        };
+        match self.log.due(due_ms, 1, after).await {
+            Ok(found) => {
+                let stored = found.into_iter().find(|stored| stored.id == id)?;
+                Some((Arc::new(serde_json::from_slice(&stored.payload).ok()?), tried))
+            }
+            Err(error) => {
+                tracing::error!(request_id = %id, %error, "an event could not be read");
+                None
+            }
+        }
+    }
+
+    /// The record of an event whose function is gone.
+    fn lost(&self, id: RequestId, event: &Event, tried: Tried, error: &ApiError) -> InvocationRecord {
+        let status = match error.code {
+            "ResourceNotFound.Qualifier" => Status::QUALIFIER_NOT_FOUND,
+            _ => Status::FUNCTION_NOT_FOUND,
+        };
+        let ret = serde_json::json!({
+            "errorCode": -1,
+            "errorMessage": error.message,
+            "requestId": id,
+            "stackTrace": "",
+            "statusCode": status.0,
+        });
+        InvocationRecord {
+            request_id: id,
+            namespace: event.namespace.clone(),
+            function: event.function.clone(),
+            version: String::new(),
+            qualifier: event.qualifier.clone(),
+            start_ms: self.clock.now_ms(),
+            duration_us: 0,
+            wait_us: 0,
+            status,
+            ret_msg: ret.to_string(),
+            memory_mb: 0,
+            memory_bytes: 0,
+            cold_start: None,
+            retry: attempts(tried),
+            output: String::new(),
+            output_cut_bytes: 0,
+        }
+    }
+}
+
+/// Lines a function up if it has something to run and may run it.
+fn take_turn(queue: &mut Queue, owner: &Owner, turns: &mut VecDeque<Owner>, per_function: usize) {
+    if !queue.in_turn && !queue.ready.is_empty() && queue.running < per_function {
+        queue.in_turn = true;
+        turns.push_back(owner.clone());
+    }
+}

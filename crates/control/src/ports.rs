@@ -1,0 +1,172 @@
+//! What control needs of its siblings; the server implements these over the node and the log store.
+
+use crate::catalogue::RouteTarget;
+use async_trait::async_trait;
+use bytes::Bytes;
+use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, VersionKey};
+use std::sync::Arc;
+
+/// One invocation to run.
+#[derive(Clone, Debug)]
+pub struct InvokeRequest {
+    /// Its id.
+    pub request_id: RequestId,
+    /// The event: JSON text, checked, at most 6 MB.
+    pub event: Bytes,
+    /// True when the caller wants the log of the invocation in the outcome.
+    pub want_log: bool,
+    /// Which attempt this is: 0 for the first, counting up for retries of asynchronous events.
+    pub retry: u32,
+    /// The alias or version that the caller named.
+    pub qualifier: String,
+}
+
+/// What changed for those who keep instances. Told after the change is durable and visible to readers.
+#[derive(Clone, Debug)]
+pub enum RouteChange {
+    /// No request will be routed to this version any more: it was updated or deleted. Running requests finish, unless `force`.
+    Retired {
+        /// The version.
+        target: Arc<RouteTarget>,
+        /// True when a newer state of the same `$LATEST` takes its place (as against deletion).
+        replaced: bool,
+        /// True when its instances are to be ended at once.
+        force: bool,
+    },
+    /// The reserved quota of a function is another. The new value stands in the quota of its targets already.
+    Quota {
+        /// Id of the function.
+        function_id: String,
+        /// The new quota, in MB.
+        reserved_mb: Option<u64>,
+    },
+}
+
+impl RouteChange {
+    /// The retired version, if this is about one.
+    pub fn retired_key(&self) -> Option<&VersionKey> {
+        match self {
+            Self::Retired { target, .. } => Some(&target.spec.key),
+            Self::Quota { .. } => None,
+        }
+    }
+}
+
+/// Runs invocations.
+#[async_trait]
+pub trait Invoker: Send + Sync {
+    /// Runs one invocation and answers how it ended; every failure is an outcome. It writes the record of the invocation.
+    /// Dropping the future takes the request back.
+    async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest) -> InvokeOutcome;
+
+    /// Hears of a change. Called in the order of the changes of each function; must not block.
+    fn catalogue_changed(&self, change: &RouteChange);
+
+    /// Memory that instances hold now, in MB, for `GetAccount`: the account's total.
+    fn memory_in_use_mb(&self) -> u64;
+}
+
+/// What a log query orders by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogOrder {
+    /// Start time.
+    #[default]
+    StartTime,
+    /// Name of the function.
+    Function,
+    /// Run time.
+    Duration,
+    /// Peak memory.
+    Memory,
+}
+
+/// Which results a log query wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogStatus {
+    /// All.
+    #[default]
+    Any,
+    /// Successes (`is0`).
+    Ok,
+    /// Failures (`not0`).
+    Failed,
+    /// Status 433 (`TimeLimitExceeded`).
+    TimeLimit,
+    /// Status 429, 432, 434 or 449 (`ResourceLimitExceeded`).
+    ResourceLimit,
+    /// Status 430 (`UserCodeException`).
+    UserException,
+}
+
+impl LogStatus {
+    /// True when an invocation that ended with `status` is wanted.
+    pub fn holds(self, status: mayfly_model::Status) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Ok => status.is_ok(),
+            Self::Failed => !status.is_ok(),
+            Self::TimeLimit => status.0 == 433,
+            Self::ResourceLimit => matches!(status.0, 429 | 432 | 434 | 449),
+            Self::UserException => status.0 == 430,
+        }
+    }
+}
+
+/// A query for records of invocations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter {
+    /// Namespace.
+    pub namespace: String,
+    /// One function; `None`: all of the namespace.
+    pub function: Option<String>,
+    /// One version, by the text in the record.
+    pub version: Option<String>,
+    /// One request.
+    pub request_id: Option<RequestId>,
+    /// By result.
+    pub status: LogStatus,
+    /// Earliest start, in milliseconds since the epoch.
+    pub start_ms: u64,
+    /// Latest start, in milliseconds since the epoch (inclusive).
+    pub end_ms: u64,
+    /// What to order by.
+    pub order_by: LogOrder,
+    /// Smallest first.
+    pub ascending: bool,
+    /// Matches to skip.
+    pub offset: u64,
+    /// Most records to return.
+    pub limit: u64,
+}
+
+/// A log query failed; the text is for the operator's log.
+#[derive(Debug, thiserror::Error)]
+#[error("log store: {0}")]
+pub struct LogError(pub String);
+
+/// The log store.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// The page that `filter` asks for, and the number of all matches.
+    async fn query(&self, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), LogError>;
+
+    /// Keeps the record of an invocation that never reached an instance (an asynchronous event whose function is gone). Must not block.
+    fn append(&self, record: InvocationRecord);
+}
+
+/// The wall clock, so that tests can move it.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the epoch.
+    fn now_ms(&self) -> u64;
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,328 @@
+//! A control API over fakes, and short ways to call it.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use mayfly_control::{
+    Call, Clock, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, RouteChange,
+    RouteTarget, ids,
+};
+use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, Status};
+use mayfly_sign::{Params, Style, Verified};
+use mayfly_store::{EventLimits, MemoryBlobs, MemoryEvents, MemoryMeta};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A clock that starts at a fixed time and follows Tokio's, which tests may pause; every reading is a later millisecond unless time is paused.
+pub struct TestClock {
+    start: tokio::time::Instant,
+    ticks: AtomicU64,
+    pub steps: bool,
+}
+
+pub const EPOCH_MS: u64 = 1_790_000_000_000;
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> u64 {
+        let extra = if self.steps { self.ticks.fetch_add(1000, Ordering::Relaxed) } else { 0 };
+        EPOCH_MS + self.start.elapsed().as_millis() as u64 + extra
+    }
+}
+
+/// Records of invocations in memory.
+#[derive(Default)]
+pub struct FakeLogs {
+    pub records: Mutex<Vec<InvocationRecord>>,
+    pub last_filter: Mutex<Option<LogFilter>>,
+    pub broken: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Logs for FakeLogs {
+    async fn query(&self, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), LogError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(LogError("/secret/path is gone".into()));
+        }
+        let mut found: Vec<_> = self
+            .records
+            .lock()
+            .iter()
+            .filter(|r| {
+                r.namespace == filter.namespace
+                    && filter.function.as_ref().is_none_or(|f| r.function == *f)
+                    && filter.version.as_ref().is_none_or(|v| r.version == *v)
+                    && filter.request_id.is_none_or(|id| r.request_id == id)
+                    && filter.status.holds(r.status)
+                    && (filter.start_ms..=filter.end_ms).contains(&r.start_ms)
+            })
+            .cloned()
+            .collect();
+        match filter.order_by {
+            LogOrder::StartTime => found.sort_by_key(|r| r.start_ms),
+            LogOrder::Function => found.sort_by(|a, b| a.function.cmp(&b.function)),
+            LogOrder::Duration => found.sort_by_key(|r| r.duration_us),
+            LogOrder::Memory => found.sort_by_key(|r| r.memory_bytes),
+        }
+        if !filter.ascending {
+            found.reverse();
+        }
+        let total = found.len() as u64;
+        let page = found.into_iter().skip(filter.offset as usize).take(filter.limit as usize).collect();
+        *self.last_filter.lock() = Some(filter);
+        Ok((total, page))
+    }
+
+    fn append(&self, record: InvocationRecord) {
+        self.records.lock().push(record);
+    }
+}
+
+type Script = Box<dyn FnMut(&RouteTarget, &InvokeRequest) -> (Status, String, Duration) + Send>;
+
+/// An invoker that does what a script says, and remembers.
+pub struct FakeInvoker {
+    pub script: Mutex<Script>,
+    pub calls: Mutex<Vec<(String, InvokeRequest)>>,
+    pub changes: Mutex<Vec<RouteChange>>,
+    pub running: AtomicUsize,
+    pub running_max: AtomicUsize,
+    pub logs: Arc<FakeLogs>,
+    pub clock: Arc<TestClock>,
+}
+
+#[async_trait]
+impl Invoker for FakeInvoker {
+    async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest) -> InvokeOutcome {
+        let version = target.spec.key.version.clone();
+        self.calls.lock().push((version.clone(), request.clone()));
+        let (status, body, takes) = (self.script.lock())(target, &request);
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.running_max.fetch_max(running, Ordering::SeqCst);
+        let start_ms = self.clock.now_ms();
+        tokio::time::sleep(takes).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        let record = InvocationRecord {
+            request_id: request.request_id,
+            namespace: target.spec.namespace.to_string(),
+            function: target.spec.function.to_string(),
+            version,
+            qualifier: request.qualifier.clone(),
+            start_ms,
+            duration_us: 1500,
+            wait_us: 0,
+            status,
+            ret_msg: body.clone(),
+            memory_mb: target.spec.config.memory_mb,
+            memory_bytes: 20 << 20,
+            cold_start: None,
+            retry: request.retry,
+            output: "printed\n".into(),
+            output_cut_bytes: 0,
+        };
+        let log = request.want_log.then(|| record.render());
+        self.logs.append(record);
+        InvokeOutcome {
+            request_id: request.request_id,
+            status,
+            body: body.into_bytes(),
+            duration_us: 1500,
+            memory_bytes: 20 << 20,
+            cold_start: None,
+            log,
+        }
+    }
+
+    fn catalogue_changed(&self, change: &RouteChange) {
+        self.changes.lock().push(change.clone());
+    }
+
+    fn memory_in_use_mb(&self) -> u64 {
+        0
+    }
+}
+
+/// The platform under test, with its fakes at hand.
+pub struct Platform {
+    pub control: Control,
+    pub meta: MemoryMeta,
+    pub blobs: MemoryBlobs,
+    pub event_log: MemoryEvents,
+    pub invoker: Arc<FakeInvoker>,
+    pub logs: Arc<FakeLogs>,
+    pub clock: Arc<TestClock>,
+    pub options: Options,
+}
+
+impl Platform {
+    pub async fn new() -> Self {
+        Self::with(Options::default(), EventLimits::default(), false).await
+    }
+
+    /// A platform whose clock moves a second with each reading, so that times in lists differ.
+    pub async fn ticking() -> Self {
+        Self::with(Options::default(), EventLimits::default(), true).await
+    }
+
+    pub async fn with(options: Options, limits: EventLimits, steps: bool) -> Self {
+        Self::over(MemoryMeta::new(), MemoryBlobs::default(), MemoryEvents::new(limits), options, steps).await
+    }
+
+    pub async fn over(
+        meta: MemoryMeta,
+        blobs: MemoryBlobs,
+        event_log: MemoryEvents,
+        options: Options,
+        steps: bool,
+    ) -> Self {
+        let clock = Arc::new(TestClock { start: tokio::time::Instant::now(), ticks: AtomicU64::new(0), steps });
+        let logs = Arc::new(FakeLogs::default());
+        let invoker = Arc::new(FakeInvoker {
+            script: Mutex::new(Box::new(|target, _| {
+                (Status::OK, format!("\"{}\"", target.spec.key.version), Duration::ZERO)
+            })),
+            calls: Mutex::default(),
+            changes: Mutex::default(),
+            running: AtomicUsize::new(0),
+            running_max: AtomicUsize::new(0),
+            logs: logs.clone(),
+            clock: clock.clone(),
+        });
+        let ports = Ports {
+            meta: Arc::new(meta.clone()),
+            blobs: Arc::new(blobs.clone()),
+            events: Arc::new(event_log.clone()),
+            invoker: invoker.clone(),
+            logs: logs.clone(),
+            clock: clock.clone(),
+        };
+        let control = Control::start(ports, options.clone()).await.unwrap();
+        Self { control, meta, blobs, event_log, invoker, logs, clock, options }
+    }
+
+    /// Starts anew over the same stores, as after a crash.
+    pub async fn restart(&self) -> Self {
+        let (meta, blobs, events) = (self.meta.clone(), self.blobs.clone(), self.event_log.clone());
+        Self::over(meta, blobs, events, self.options.clone(), self.clock.steps).await
+    }
+
+    pub async fn send(&self, action: &str, version: &str, params: Params) -> Value {
+        let verified = Verified {
+            secret_id: "AKIDtest".into(),
+            action: action.into(),
+            version: version.into(),
+            region: Some("ap-guangzhou".into()),
+            language: None,
+            timestamp_s: EPOCH_MS / 1000,
+            params,
+            style: Style::Tc3,
+        };
+        let request_id = ids::request_id();
+        let call = Call { verified, host: "127.0.0.1:8700".into(), request_id };
+        let response = self.control.handle(call).await;
+        assert_eq!(response.request_id, request_id);
+        let body: Value = serde_json::from_slice(&response.body).unwrap();
+        let inner = body["Response"].clone();
+        assert_eq!(body.as_object().unwrap().len(), 1);
+        assert_eq!(inner["RequestId"], json!(request_id.to_string()), "{inner}");
+        assert_eq!(inner["Error"]["Code"].as_str(), response.error_code);
+        inner
+    }
+
+    /// Calls an action with a JSON body; the answer may be an error.
+    pub async fn call(&self, action: &str, params: Value) -> Value {
+        self.send(action, "2018-04-16", Params::Json(params.to_string().into())).await
+    }
+
+    /// Calls an action as v1 clients do: every value is text.
+    pub async fn call_v1(&self, action: &str, params: Value) -> Value {
+        self.send(action, "2018-04-16", Params::Tree(params)).await
+    }
+
+    /// Calls an action that must succeed.
+    #[track_caller]
+    pub fn ok(&self, action: &'static str, params: Value) -> impl Future<Output = Value> + '_ {
+        let caller = std::panic::Location::caller();
+        async move {
+            let answer = self.call(action, params).await;
+            assert!(answer.get("Error").is_none(), "{caller}: {action}: {answer}");
+            answer
+        }
+    }
+
+    /// Calls an action that must fail; gives the code.
+    #[track_caller]
+    pub fn code(&self, action: &'static str, params: Value) -> impl Future<Output = String> + '_ {
+        let caller = std::panic::Location::caller();
+        async move {
+            let answer = self.call(action, params).await;
+            let code = answer["Error"]["Code"].as_str();
+            assert!(
+                answer["Error"]["Message"].as_str().is_some_and(|m| !m.is_empty() && !m.contains("secret")),
+                "{answer}"
+            );
+            code.unwrap_or_else(|| panic!("{caller}: {action} succeeded: {answer}")).to_owned()
+        }
+    }
+
+    /// Creates a Python function `name` in namespace `default`.
+    pub async fn create(&self, name: &str) {
+        self.ok("CreateFunction", create(name)).await;
+    }
+
+    /// Ids of the targets that were retired, in order, with `replaced` and `force`.
+    pub fn retired(&self) -> Vec<(String, bool, bool)> {
+        let changes = self.invoker.changes.lock();
+        changes
+            .iter()
+            .filter_map(|c| match c {
+                RouteChange::Retired { target, replaced, force } => {
+                    Some((target.spec.key.version.clone(), *replaced, *force))
+                }
+                RouteChange::Quota { .. } => None,
+            })
+            .collect()
+    }
+}
+
+/// A request that creates a Python function.
+pub fn create(name: &str) -> Value {
+    json!({
+        "FunctionName": name,
+        "Runtime": "Python3.10",
+        "Handler": "index.main_handler",
+        "Code": {"ZipFile": zip_of("index.py", "def main_handler(event, context):\n    return event\n")},
+    })
+}
+
+/// `base` with other fields.
+pub fn with(mut base: Value, fields: Value) -> Value {
+    let (Value::Object(base_fields), Value::Object(fields)) = (&mut base, fields) else { panic!("objects") };
+    base_fields.extend(fields);
+    base
+}
+
+/// A zip with one file, in base64.
+pub fn zip_of(name: &str, text: &str) -> String {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(text.as_bytes()).unwrap();
+    base64::prelude::BASE64_STANDARD.encode(zip.finish().unwrap().into_inner())
+}
+
+/// Waits until `condition` holds; fails after five seconds of Tokio's time.
+pub async fn until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..5000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the condition did not come to hold");
+}
+
+pub fn request_id(text: &Value) -> RequestId {
+    RequestId::parse(text.as_str().unwrap()).unwrap()
+}

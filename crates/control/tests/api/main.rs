@@ -1,0 +1,14 @@
+//! The control API as its clients see it, over the stores' fakes.
+
+mod aliases;
+mod catalogue;
+mod events;
+mod functions;
+mod harness;
+mod invocations;
+mod layers;
+mod logs;
+mod namespaces;
+mod quotas;
+mod versions;
+mod wire;
