@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Passes all tests: formatting, lints, unit, contract, attack and durability tests, runtime shims, fuzzing for some seconds, and
+# sessions of real clients. Installs what it needs. Can be run again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+export CARGO_TERM_COLOR=never
+
+step() { say "$1"; shift; local begun=$SECONDS; "$@"; echo "    ($((SECONDS - begun)) s)"; }
+
+need_packages python3-venv
+
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
+step "Rust tests" cargo test --workspace --quiet
+step "Python shim" python3 -m unittest discover -s runtimes/python -p 'test_*.py'
+step "Node.js shim" node --test runtimes/node/
+step "fuzzing" bash scripts/fuzz.sh 10
+step "real clients" bash tests/clients/run.sh
+say "all tests passed"
