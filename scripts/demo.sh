@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what is needed, builds Mayfly, starts it, deploys an example of each runtime, calls each, and says where to look next.
+# The platform keeps running in the foreground of this script until Ctrl-C. Can be run again: data stays in ./.mayfly-demo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+
+say "building (the first time takes some minutes)"
+cargo build --release --quiet --package mayfly
+mayfly=$PWD/target/release/mayfly
+data=${MAYFLY_DEMO_DATA:-$PWD/.mayfly-demo}
+listen=${MAYFLY_DEMO_LISTEN:-127.0.0.1:8700}
+unset MAYFLY_SECRET_ID MAYFLY_SECRET_KEY
+export MAYFLY_ENDPOINT=http://$listen MAYFLY_DATA=$data
+
+say "what this machine can do: mayfly doctor"
+"$mayfly" doctor || true
+
+say "starting the platform on $MAYFLY_ENDPOINT, data in $data"
+"$mayfly" up --data "$data" --listen "$listen" &
+platform=$!
+trap 'kill $platform 2>/dev/null; wait $platform 2>/dev/null || true' EXIT
+for _ in $(seq 100); do
+  kill -0 $platform 2>/dev/null || exit 1
+  curl -fsS "$MAYFLY_ENDPOINT/healthz" >/dev/null 2>&1 && break
+  sleep 0.1
+done
+
+call() {
+  say "$1: deploy"
+  "$mayfly" deploy "examples/$1"
+  say "$1: first call (cold), then a second one (warm)"
+  "$mayfly" invoke "$1" -d "$2" --log
+  "$mayfly" invoke "$1" -d "$2" --log
+}
+call python-hello '{"name":"Mayfly"}'
+call node-hello '{"name":"Mayfly"}'
+call custom-bash '{"name":"Mayfly"}'
+
+say "the functions"
+"$mayfly" ls
+
+cat <<TEXT
+
+Now try, in another terminal:
+  export MAYFLY_ENDPOINT=$MAYFLY_ENDPOINT MAYFLY_DATA=$data PATH=$PWD/target/release:\$PATH
+  mayfly deploy examples/python-word-count && mayfly invoke python-word-count -d '{"text":"to be or not to be"}'
+  mayfly publish python-hello -m "first" && mayfly versions python-hello
+  mayfly logs python-hello
+  curl $MAYFLY_ENDPOINT/metrics
+  docs/quick-start.md tells the rest.
+TEXT
+if [ "${MAYFLY_DEMO_EXIT:-}" = 1 ]; then
+  exit 0
+fi
+echo "The platform runs until you press Ctrl-C."
+wait $platform
