@@ -44,7 +44,7 @@ cat <<TEXT
 
 Now try, in another terminal:
   export MAYFLY_ENDPOINT=$MAYFLY_ENDPOINT MAYFLY_DATA=$data PATH=$PWD/target/release:\$PATH
-  mayfly deploy examples/python-word-count && mayfly invoke python-word-count -d '{"text":"to be or not to be"}'
+  mayfly deploy examples/python-word-count && mayfly invoke word-count -d '{"text":"to be or not to be"}'
   mayfly publish python-hello -m "first" && mayfly versions python-hello
   mayfly logs python-hello
   curl $MAYFLY_ENDPOINT/metrics

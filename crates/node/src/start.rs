@@ -59,6 +59,7 @@ pub async fn start(
     reason: ColdStartReason,
 ) -> Result<Worker, Refusal> {
     let mut clock = Clock::new(reason);
+    let _urgent = inner.warm.urgent();
     let config = &pool.spec.config;
     if config.runtime == RuntimeId::Python && config.fork == ForkMode::Auto {
         let mut template = pool.template.lock().await;

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Longest time a new process may take to say HELLO.
 const HELLO_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Pause before each process that is made ahead: starts that requests wait for come in flocks, and go first.
+const REFILL_PAUSE: Duration = Duration::from_millis(3);
+
 /// The stock. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Warm(Arc<Stock>);
@@ -64,11 +67,16 @@ impl Warm {
                 return Ok((waiting, true));
             }
         }
-        let urgent = Urgent::new(&self.0);
         let waiting = make(self.0.backend.as_ref(), runtime).await;
-        drop(urgent);
         self.fill();
         waiting.map(|w| (w, false))
+    }
+
+    /// Says that a request waits for a start, until the guard is dropped. The backend does one thing after the other: were the stock
+    /// refilled meanwhile, the request would wait for that too.
+    pub fn urgent(&self) -> Urgent {
+        self.0.urgent.fetch_add(1, Ordering::AcqRel);
+        Urgent(Arc::clone(&self.0))
     }
 
     /// Fills the stock in the background.
@@ -97,8 +105,11 @@ impl Stock {
         // A runtime that fails is left alone until the next call, so that a broken machine is not kept busy with failing.
         let mut failed = Vec::new();
         loop {
-            while self.urgent.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+            loop {
+                tokio::time::sleep(REFILL_PAUSE).await;
+                if self.urgent.load(Ordering::Acquire) == 0 {
+                    break;
+                }
             }
             if self.stopped.load(Ordering::Acquire) {
                 return;
@@ -126,16 +137,10 @@ async fn make(backend: &dyn Backend, runtime: RuntimeId) -> Result<Waiting, Sand
         .map_err(|e| SandboxError::Failed { what: "greet a new process", reason: e.message })
 }
 
-struct Urgent<'a>(&'a Stock);
+/// See [`Warm::urgent`].
+pub struct Urgent(Arc<Stock>);
 
-impl<'a> Urgent<'a> {
-    fn new(stock: &'a Stock) -> Self {
-        stock.urgent.fetch_add(1, Ordering::AcqRel);
-        Self(stock)
-    }
-}
-
-impl Drop for Urgent<'_> {
+impl Drop for Urgent {
     fn drop(&mut self) {
         self.0.urgent.fetch_sub(1, Ordering::AcqRel);
     }

@@ -283,8 +283,11 @@ fn finished(outcome: &InvokeOutcome) -> ApiResponse {
 
 /// The last 4096 bytes of a log, cut at a character.
 fn tail(log: &str) -> &str {
-    let start = log.len().saturating_sub(limits::LOG_TAIL_BYTES);
-    &log[log.ceil_char_boundary(start)..]
+    let mut start = log.len().saturating_sub(limits::LOG_TAIL_BYTES);
+    while !log.is_char_boundary(start) {
+        start += 1;
+    }
+    &log[start..]
 }
 
 fn answer(result: &Shown<'_>) -> ApiResponse {

@@ -196,7 +196,7 @@ impl Run for ListFunctions {
             if up { order } else { order.reverse() }
         });
         let total = found.len();
-        let functions: Value = found[page.of(total)].iter().map(|r| summary(r)).collect();
+        let functions: Value = found[page.of(total)].iter().map(summary).collect();
         Ok(Answer::from_iter([("Functions".to_owned(), functions), ("TotalCount".to_owned(), json!(total))]))
     }
 }

@@ -84,6 +84,7 @@ fn table(out: &mut String, fields: &[Field]) {
 fn treatment(treatment: &Treatment) -> String {
     match treatment {
         Treatment::Honoured => "honoured".into(),
+        Treatment::ByFields => "see its fields".into(),
         Treatment::Own => "Mayfly's own".into(),
         Treatment::Shown(note) => format!("shown: {note}"),
         Treatment::Refused { code, when, why, .. } => format!("refused with `{code}` when {when}: {why}"),

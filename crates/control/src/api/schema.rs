@@ -51,6 +51,8 @@ pub struct Field {
 pub enum Treatment {
     /// It has the effect that the API documents.
     Honoured,
+    /// It is a structure of switches: what becomes of it stands at its fields.
+    ByFields,
     /// It is Mayfly's own: no SCF client sends it unless told to.
     Own,
     /// It is stored and shown again by the read actions, and has no other effect; the text says what that means.

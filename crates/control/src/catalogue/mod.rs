@@ -363,7 +363,7 @@ impl Catalogue {
         let (layer, result) = decide(&next)?;
         let old = next.get(&layer.record.name);
         let mut changes = Vec::new();
-        if !old.is_some_and(|old| old.record == layer.record) {
+        if old.is_none_or(|old| old.record != layer.record) {
             changes.push(rows::put_layer(&layer.record));
         }
         let old_versions = old.map(|old| old.versions.clone()).unwrap_or_default();

@@ -109,7 +109,7 @@ pub fn sort_out(rows: Vec<Row>) -> Result<Loaded, LoadError> {
         state.aliases.insert(record.name.clone(), Arc::new(record));
     }
     for record in &loaded.layer_versions {
-        if !loaded.layers.get(&record.name).is_some_and(|l| l.next_version > record.version) {
+        if loaded.layers.get(&record.name).is_none_or(|l| l.next_version <= record.version) {
             return Err(orphan(LAYER_VERSION, layer_version_key(record)));
         }
     }
@@ -164,28 +164,28 @@ pub fn delete_layer_version(record: &LayerVersionRecord) -> Change {
 pub fn difference(old: Option<&FunctionState>, new: Option<&FunctionState>) -> Vec<Change> {
     let mut changes = Vec::new();
     if let Some(new) = new {
-        if !old.is_some_and(|old| old.record == new.record) {
+        if old.is_none_or(|old| old.record != new.record) {
             changes.push(put(FUNCTION, new.record.id.clone(), &*new.record));
         }
         for (number, record) in &new.versions {
-            if !old.is_some_and(|old| old.versions.get(number) == Some(record)) {
+            if old.is_none_or(|old| old.versions.get(number) != Some(record)) {
                 changes.push(put(VERSION, version_key(record), &**record));
             }
         }
         for (name, record) in &new.aliases {
-            if !old.is_some_and(|old| old.aliases.get(name) == Some(record)) {
+            if old.is_none_or(|old| old.aliases.get(name) != Some(record)) {
                 changes.push(put(ALIAS, alias_key(record), &**record));
             }
         }
     }
     if let Some(old) = old {
         for (name, record) in &old.aliases {
-            if !new.is_some_and(|new| new.aliases.contains_key(name)) {
+            if new.is_none_or(|new| !new.aliases.contains_key(name)) {
                 changes.push(Change::Delete { kind: ALIAS, key: alias_key(record) });
             }
         }
         for (number, record) in &old.versions {
-            if !new.is_some_and(|new| new.versions.contains_key(number)) {
+            if new.is_none_or(|new| !new.versions.contains_key(number)) {
                 changes.push(Change::Delete { kind: VERSION, key: version_key(record) });
             }
         }

@@ -103,10 +103,7 @@ async fn creating_is_refused_with_the_promised_codes() {
             "InvalidParameterValue.EnvironmentExceededLimit",
         ),
         (json!({"Layers": [{"LayerName": "l", "LayerVersion": 1}]}), "ResourceNotFound.Layer"),
-        (
-            json!({"Layers": [1, 2, 3, 4, 5, 6].map(|n| json!({"LayerName": "l", "LayerVersion": n}))}),
-            "InvalidParameterValue.Layers",
-        ),
+        (json!({"Layers": vec![json!({"LayerName": "l", "LayerVersion": 1}); 6]}), "InvalidParameterValue.Layers"),
         (json!({"Namespace": "nowhere"}), "ResourceNotFound.Namespace"),
         (json!({"Namespace": "!"}), "InvalidParameterValue.Namespace"),
         (json!({"VpcConfig": {"VpcId": "vpc-1", "SubnetId": "s"}}), "UnsupportedOperation.VpcConfig"),

@@ -52,9 +52,9 @@ wire! {
         auto_create_cls_topic "AutoCreateClsTopic": Option<String> => refused_on("UnsupportedOperation", "there is no CLS; logs are read with GetFunctionLogs"), "create the CLS topic";
         protocol_type "ProtocolType": Option<String> => refused("UnsupportedOperation", NO_WEB), "`WS` for WebSocket";
         protocol_params "ProtocolParams": Option<ProtocolParams> => refused("UnsupportedOperation", NO_WEB), "parameters of ProtocolType";
-        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => Honoured, "several requests in one instance";
+        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance";
         dns_cache "DnsCache": Option<String> => Shown(DNS), "cache DNS answers";
-        intranet_config "IntranetConfig": Option<IntranetConfigIn> => Honoured, "fixed intranet address";
+        intranet_config "IntranetConfig": Option<IntranetConfigIn> => ByFields, "fixed intranet address";
         fork_mode "ForkMode": Option<String> => Own, "`auto` (default): instances are forked from an initialised template where that is sound; `off`: each runs the module-level code itself";
         code_secret "CodeSecret": Option<String> => refused("UnsupportedOperation", "code is not encrypted with a key of the user's"), "key that protects the code";
         l5_enable "L5Enable": Option<String> => refused_on("UnsupportedOperation", "there is no L5 naming service"), "internal naming service";
@@ -104,9 +104,9 @@ wire! {
         cfs_config "CfsConfig": Option<CfsConfig> => refused("UnsupportedOperation", NO_CFS), "network file systems";
         init_timeout "InitTimeout": Option<i64> => Honoured, "seconds, 1–300";
         protocol_params "ProtocolParams": Option<ProtocolParams> => refused("UnsupportedOperation", NO_WEB), "parameters of ProtocolType";
-        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => Honoured, "several requests in one instance";
+        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance";
         dns_cache "DnsCache": Option<String> => Shown(DNS), "cache DNS answers";
-        intranet_config "IntranetConfig": Option<IntranetConfigIn> => Honoured, "fixed intranet address";
+        intranet_config "IntranetConfig": Option<IntranetConfigIn> => ByFields, "fixed intranet address";
         ignore_sys_log "IgnoreSysLog": Option<bool> => Refused { code: "UnsupportedOperation", when: "true", test: given, why: "the platform's log lines are always kept" }, "drop the platform's log lines";
         fork_mode "ForkMode": Option<String> => Own, "as in CreateFunction";
         disk_size "DiskSize": Option<i64> => Ignored(DISK), "size of `/tmp`";

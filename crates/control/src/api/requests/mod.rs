@@ -143,7 +143,7 @@ wire! {
     /// Access to the outside.
     struct PublicNetConfigIn {
         public_net_status "PublicNetStatus": Option<String> => Honoured, "`ENABLE` (default) or `DISABLE`: whether the code may open connections to outside";
-        eip_config "EipConfig": Option<EipConfigIn> => Honoured, "fixed public address";
+        eip_config "EipConfig": Option<EipConfigIn> => ByFields, "fixed public address";
     }
 
     /// A fixed public address.

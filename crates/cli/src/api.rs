@@ -1,0 +1,259 @@
+//! The actions of the API (SCF 2018-04-16) that the commands use: requests, and of the answers the fields that are shown.
+//! Answers are read leniently, since other servers of this API leave fields out.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// An action: its fields are the request.
+pub trait Action: Serialize {
+    /// `X-TC-Action`.
+    const NAME: &'static str;
+    /// The fields of the answer.
+    type Answer: DeserializeOwned;
+}
+
+macro_rules! actions {
+    ($($(#[doc = $doc:literal])+ $name:ident -> $answer:ty { $($field:ident $(= $wire:literal)?: $type:ty),* $(,)? })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Default, Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        pub struct $name {
+            $($(#[serde(rename = $wire)])? #[serde(skip_serializing_if = "is_absent")] pub $field: $type,)*
+        }
+
+        impl Action for $name {
+            const NAME: &'static str = stringify!($name);
+            type Answer = $answer;
+        }
+    )+};
+}
+
+/// A value that is left out of a request when it is the default.
+trait Absent {
+    fn absent(&self) -> bool;
+}
+
+impl<T> Absent for Option<T> {
+    fn absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl Absent for String {
+    fn absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T> Absent for Vec<T> {
+    fn absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+macro_rules! never_absent {
+    ($($type:ty),*) => {$(impl Absent for $type {
+        fn absent(&self) -> bool {
+            false
+        }
+    })*};
+}
+
+never_absent!(u64, Code);
+
+fn is_absent(value: &impl Absent) -> bool {
+    value.absent()
+}
+
+actions! {
+    /// Creates a function.
+    CreateFunction -> Nothing {
+        function_name: String, namespace: String, runtime: String, handler: String, code: Code,
+        description: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
+        environment: Option<Environment>, layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>,
+        fork_mode: Option<String>,
+    }
+    /// Replaces the code of `$LATEST`.
+    UpdateFunctionCode -> Nothing { function_name: String, namespace: String, zip_file: String, handler: Option<String> }
+    /// Changes settings of `$LATEST`.
+    UpdateFunctionConfiguration -> Nothing {
+        function_name: String, namespace: String, description: Option<String>, memory_size: Option<u64>,
+        timeout: Option<u64>, init_timeout: Option<u64>, environment: Option<Environment>,
+        layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>, fork_mode: Option<String>,
+    }
+    /// Shows a function.
+    GetFunction -> Function { function_name: String, namespace: String, qualifier: Option<String> }
+    /// Says where the package is, and its SHA-256.
+    GetFunctionAddress -> Address { function_name: String, namespace: String, qualifier: Option<String> }
+    /// Lists functions.
+    ListFunctions -> Functions { namespace: String, offset: u64, limit: u64, order: String, order_by = "Orderby": String }
+    /// Deletes a function or one version of it.
+    DeleteFunction -> Nothing { function_name: String, namespace: String, qualifier: Option<String> }
+    /// Runs a function.
+    Invoke -> Invoked {
+        function_name: String, namespace: String, qualifier: String, invocation_type: String,
+        client_context: String, log_type: Option<String>,
+    }
+    /// Shows log records.
+    GetFunctionLogs -> Logs {
+        function_name: String, namespace: String, qualifier: Option<String>, function_request_id: Option<String>,
+        filter: Option<LogFilter>, start_time: Option<String>, end_time: Option<String>, order: String,
+        order_by: String, offset: u64, limit: u64,
+    }
+    /// Publishes a version.
+    PublishVersion -> Published { function_name: String, namespace: String, description: Option<String> }
+    /// Lists versions.
+    ListVersionByFunction -> Versions { function_name: String, namespace: String, offset: u64, limit: u64 }
+    /// Creates an alias.
+    CreateAlias -> Nothing {
+        name: String, function_name: String, function_version: String, namespace: String,
+        routing_config: Option<Routing>, description: Option<String>,
+    }
+    /// Re-points an alias.
+    UpdateAlias -> Nothing {
+        name: String, function_name: String, function_version: String, namespace: String,
+        routing_config: Option<Routing>, description: Option<String>,
+    }
+    /// Shows an alias.
+    GetAlias -> Alias { name: String, function_name: String, namespace: String }
+    /// Lists aliases. Offset and limit are texts in this action.
+    ListAliases -> Aliases { function_name: String, namespace: String, offset: String, limit: String }
+    /// Deletes an alias.
+    DeleteAlias -> Nothing { name: String, function_name: String, namespace: String }
+    /// Lists namespaces.
+    ListNamespaces -> Namespaces { offset: u64, limit: u64, order: String, order_by = "Orderby": String }
+    /// Creates a namespace.
+    CreateNamespace -> Nothing { namespace: String, description: Option<String> }
+    /// Deletes a namespace.
+    DeleteNamespace -> Nothing { namespace: String }
+    /// Publishes a version of a layer.
+    PublishLayerVersion -> PublishedLayer {
+        layer_name: String, compatible_runtimes: Vec<String>, content: Code, description: Option<String>,
+    }
+    /// Shows a version of a layer.
+    GetLayerVersion -> LayerVersion { layer_name: String, layer_version: u64 }
+    /// Lists layers.
+    ListLayers -> Layers { offset: u64, limit: u64 }
+    /// Lists the versions of a layer.
+    ListLayerVersions -> LayerVersions { layer_name: String }
+    /// Deletes a version of a layer.
+    DeleteLayerVersion -> Nothing { layer_name: String, layer_version: u64 }
+}
+
+macro_rules! objects {
+    ($($(#[doc = $doc:literal])+ $name:ident { $($field:ident: $type:ty),* $(,)? })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        pub struct $name {
+            $(pub $field: $type,)*
+        }
+    )+};
+}
+
+objects! {
+    /// An answer without fields.
+    Nothing {}
+    /// A package.
+    Code { zip_file: String }
+    /// Environment variables.
+    Environment { variables: Vec<Variable> }
+    /// One environment variable.
+    Variable { key: String, value: String }
+    /// A layer version that a function binds.
+    LayerRef { layer_name: String, layer_version: u64 }
+    /// Access to the outside: `ENABLE` or `DISABLE`.
+    PublicNet { public_net_status: String }
+    /// A function in the state of one version.
+    Function {
+        function_name: String, namespace: String, qualifier: String, function_version: String, description: String,
+        handler: String, runtime: String, memory_size: u64, timeout: u64, init_timeout: u64,
+        environment: Environment, layers: Vec<LayerRef>, public_net_config: PublicNet, fork_mode: String,
+        code_size: u64, status: String, status_desc: String, status_reasons: Vec<StatusReason>, add_time: String,
+        mod_time: String,
+    }
+    /// Why a function is not active.
+    StatusReason { error_code: String, error_message: String }
+    /// Where a package is.
+    Address { url: String, code_sha256: String }
+    /// A page of functions.
+    Functions { functions: Vec<FunctionItem>, total_count: u64 }
+    /// A function in a list.
+    FunctionItem {
+        function_name: String, namespace: String, runtime: String, status: String, description: String,
+        mod_time: String,
+    }
+    /// What came of an invocation.
+    Invoked { result: InvokeResult }
+    /// See [`Invoked`].
+    InvokeResult {
+        log: String, ret_msg: String, err_msg: String, mem_usage: u64, duration: f64, bill_duration: u64,
+        function_request_id: String, invoke_result: i64,
+    }
+    /// `not0`: only failures.
+    LogFilter { ret_code: String }
+    /// A page of log records.
+    Logs { total_count: u64, data: Vec<LogRecord> }
+    /// The log of one invocation.
+    LogRecord {
+        function_name: String, request_id: String, start_time: String, ret_msg: String, ret_code: i64,
+        invoke_finished: i64, duration: f64, bill_duration: u64, mem_usage: u64, log: String, level: String,
+        source: String, retry_num: u64,
+    }
+    /// A version just published.
+    Published { function_version: String, code_size: u64, runtime: String }
+    /// A page of versions.
+    Versions { versions: Vec<Version>, total_count: u64 }
+    /// A version in a list.
+    Version { version: String, description: String, add_time: String, mod_time: String, status: String }
+    /// A page of aliases.
+    Aliases { aliases: Vec<Alias>, total_count: u64 }
+    /// An alias.
+    Alias { name: String, function_version: String, description: String, mod_time: String, routing_config: Routing }
+    /// Where requests to an alias go besides its main version.
+    Routing { additional_version_weights: Vec<Weight>, addtion_version_matchs: Vec<Rule> }
+    /// A share of the requests.
+    Weight { version: String, weight: f64 }
+    /// Requests that a rule picks.
+    Rule { version: String, key: String, method: String, expression: String }
+    /// A page of namespaces.
+    Namespaces { namespaces: Vec<Namespace>, total_count: u64 }
+    /// A namespace.
+    Namespace { name: String, description: String, add_time: String, mod_time: String }
+    /// A layer version just published.
+    PublishedLayer { layer_version: u64 }
+    /// A page of layers.
+    Layers { layers: Vec<LayerVersion>, total_count: u64 }
+    /// All versions of a layer.
+    LayerVersions { layer_versions: Vec<LayerVersion> }
+    /// A version of a layer.
+    LayerVersion {
+        layer_name: String, layer_version: u64, description: String, compatible_runtimes: Vec<String>,
+        add_time: String, status: String, code_sha256: String,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_leave_out_what_is_not_set_and_use_the_wire_names() {
+        let request = ListFunctions { namespace: "default".into(), order_by: "FunctionName".into(), ..Default::default() };
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"Namespace":"default","Offset":0,"Limit":0,"Orderby":"FunctionName"}"#
+        );
+        let update = UpdateFunctionConfiguration {
+            function_name: "f".into(),
+            environment: Some(Environment::default()),
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&update).unwrap(),
+            r#"{"FunctionName":"f","Environment":{"Variables":[]}}"#
+        );
+        let address: Address = serde_json::from_str(r#"{"CodeSha256":"ab"}"#).unwrap();
+        assert_eq!(address.code_sha256, "ab");
+    }
+}

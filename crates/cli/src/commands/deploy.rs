@@ -1,0 +1,624 @@
+//! `mayfly deploy`: a folder becomes a function.
+
+use super::{Context, namespace_flag, quoted};
+use crate::api::{
+    Code, CreateFunction, Environment, Function, GetAlias, GetFunction, GetFunctionAddress, LayerRef,
+    ListVersionByFunction, PublicNet, PublishVersion, UpdateFunctionCode, UpdateFunctionConfiguration, Variable,
+};
+use crate::client::Answer;
+use crate::error::{CliError, Kind};
+use crate::guess;
+use crate::manifest::{self, Fork, Manifest};
+use crate::output::{Output, bytes};
+use crate::package::{IGNORE_FILE, Package, pack};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mayfly_model::{FunctionName, RuntimeId};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a function may take to become active.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
+const ACTIVE_POLL: Duration = Duration::from_millis(200);
+/// Uploads below this size show no progress, in bytes.
+const PROGRESS_BYTES_MIN: usize = 256 * 1024;
+
+/// Create or update a function from a folder.
+///
+/// Settings come from flags, then from DIR/mayfly.yml, whose fields are: name, namespace, runtime, handler, memory (MB),
+/// timeout and initTimeout (seconds), environment (a map), layers (a list of `name:version`), description, publicNet
+/// (true or false), fork (auto or off), publish (true or false) and exclude (patterns as in .gitignore). What neither
+/// says keeps the value it has. Without a runtime or handler they are guessed from the files.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The folder with the code
+    pub dir: PathBuf,
+    /// Name of the function [default: the folder's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its namespace [default: default]
+    #[arg(long, short = 'n')]
+    pub namespace: Option<String>,
+    /// Runtime: Python3, Nodejs, CustomRuntime or another name of SCF
+    #[arg(long)]
+    pub runtime: Option<String>,
+    /// Handler: `file.function`
+    #[arg(long)]
+    pub handler: Option<String>,
+    /// Memory in MB: 64, or 128 to 3072 in steps of 128
+    #[arg(long, value_name = "MB")]
+    pub memory: Option<u64>,
+    /// Longest run, in seconds (1 to 900)
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Longest initialisation, in seconds (1 to 300)
+    #[arg(long, value_name = "SECONDS")]
+    pub init_timeout: Option<u64>,
+    /// Set an environment variable besides those there are; may be repeated
+    #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
+    pub variables: Vec<String>,
+    /// Layer to put at /opt, in place of those there are; may be repeated, later ones win
+    #[arg(long = "layer", value_name = "NAME:VERSION")]
+    pub layers: Vec<String>,
+    /// Publish a version, unless the newest one is the same
+    #[arg(long)]
+    pub publish: bool,
+    /// What the function is, or with --publish what is new
+    #[arg(long)]
+    pub description: Option<String>,
+    /// Whether instances are forked from an initialised one
+    #[arg(long, value_enum)]
+    pub fork: Option<Fork>,
+}
+
+/// What a function shall be. `None`: as it is, or the platform's default.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wanted {
+    name: String,
+    namespace: String,
+    runtime: Option<String>,
+    handler: Option<String>,
+    memory: Option<u64>,
+    timeout: Option<u64>,
+    init_timeout: Option<u64>,
+    environment: Option<BTreeMap<String, String>>,
+    more_environment: Vec<Variable>,
+    layers: Option<Vec<LayerRef>>,
+    description: Option<String>,
+    public_net: Option<bool>,
+    fork: Option<Fork>,
+    publish: bool,
+    exclude: Vec<String>,
+}
+
+impl Wanted {
+    fn read(args: &DeployArgs) -> Result<(Self, Vec<String>), CliError> {
+        if !args.dir.is_dir() {
+            return Err(CliError::local(format!("{} is not a folder", args.dir.display()))
+                .hint("give the folder with the function's code"));
+        }
+        let mut notes = Vec::new();
+        let file = Manifest::read(&args.dir)?.unwrap_or_default();
+        let name = match args.name.clone().or(file.name) {
+            Some(name) => name,
+            None => {
+                let name = folder_name(&args.dir)?;
+                notes.push(format!("name: {name} (the folder's)"));
+                name
+            }
+        };
+        FunctionName::parse(&name).map_err(|e| {
+            CliError::local(format!("`{name}` cannot be a function's name: {e}"))
+                .hint("give another with --name or `name` in mayfly.yml")
+        })?;
+        let layers = match args.layers.is_empty() {
+            true => file.layers,
+            false => Some(args.layers.clone()),
+        };
+        let memory = args.memory.or(file.memory).map(manifest::check_memory).transpose()?;
+        let wanted = Self {
+            name,
+            namespace: args.namespace.clone().or(file.namespace).unwrap_or_else(|| "default".into()),
+            runtime: args.runtime.clone().or(file.runtime),
+            handler: args.handler.clone().or(file.handler),
+            memory,
+            timeout: args.timeout.or(file.timeout),
+            init_timeout: args.init_timeout.or(file.init_timeout),
+            environment: file.environment,
+            more_environment: args.variables.iter().map(|v| manifest::variable(v)).collect::<Result<_, _>>()?,
+            layers: layers.map(|l| l.iter().map(|l| manifest::layer(l)).collect::<Result<_, _>>()).transpose()?,
+            description: args.description.clone().or(file.description),
+            public_net: file.public_net,
+            fork: args.fork.or(file.fork),
+            publish: args.publish || file.publish.unwrap_or(false),
+            exclude: file.exclude,
+        };
+        Ok((wanted, notes))
+    }
+
+    /// All variables that there shall be, given those that there are. `None`: no change is asked for.
+    fn variables(&self, present: &[Variable]) -> Option<Environment> {
+        let mut all = match (&self.environment, self.more_environment.is_empty()) {
+            (Some(all), _) => all.clone(),
+            (None, true) => return None,
+            (None, false) => present.iter().map(|v| (v.key.clone(), v.value.clone())).collect(),
+        };
+        all.extend(self.more_environment.iter().map(|v| (v.key.clone(), v.value.clone())));
+        Some(Environment { variables: all.into_iter().map(|(key, value)| Variable { key, value }).collect() })
+    }
+
+    fn create(&self, guess: &guess::Guess, zip_file: String) -> CreateFunction {
+        CreateFunction {
+            function_name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            runtime: guess.runtime.clone(),
+            handler: guess.handler.clone(),
+            code: Code { zip_file },
+            description: self.description.clone(),
+            memory_size: self.memory,
+            timeout: self.timeout,
+            init_timeout: self.init_timeout,
+            environment: self.variables(&[]),
+            layers: self.layers.clone(),
+            public_net_config: self.public_net.map(public_net),
+            fork_mode: self.fork.map(|f| f.as_str().into()),
+        }
+    }
+
+    /// The settings that differ from those of `now`, and their names on the wire.
+    fn changes(&self, now: &Function) -> (UpdateFunctionConfiguration, Vec<&'static str>) {
+        fn differing<T: PartialEq>(wanted: Option<T>, now: &T) -> Option<T> {
+            wanted.filter(|w| w != now)
+        }
+        let mut names = Vec::new();
+        let mut named = |name, given: bool| {
+            if given {
+                names.push(name);
+            }
+        };
+        let update = UpdateFunctionConfiguration {
+            function_name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            // With --publish a description is about the version.
+            description: differing(self.description.clone().filter(|_| !self.publish), &now.description),
+            memory_size: differing(self.memory, &now.memory_size),
+            timeout: differing(self.timeout, &now.timeout),
+            init_timeout: differing(self.init_timeout, &now.init_timeout),
+            environment: self
+                .variables(&now.environment.variables)
+                .filter(|e| by_key(&e.variables) != by_key(&now.environment.variables)),
+            layers: differing(self.layers.clone(), &now.layers),
+            public_net_config: self.public_net.filter(|on| *on != is_public(now)).map(public_net),
+            fork_mode: self.fork.map(|f| f.as_str().to_owned()).filter(|f| f != fork_of(now)),
+        };
+        named("Description", update.description.is_some());
+        named("MemorySize", update.memory_size.is_some());
+        named("Timeout", update.timeout.is_some());
+        named("InitTimeout", update.init_timeout.is_some());
+        named("Environment", update.environment.is_some());
+        named("Layers", update.layers.is_some());
+        named("PublicNetConfig", update.public_net_config.is_some());
+        named("ForkMode", update.fork_mode.is_some());
+        (update, names)
+    }
+}
+
+fn by_key(variables: &[Variable]) -> BTreeMap<&str, &str> {
+    variables.iter().map(|v| (v.key.as_str(), v.value.as_str())).collect()
+}
+
+fn public_net(on: bool) -> PublicNet {
+    PublicNet { public_net_status: if on { "ENABLE" } else { "DISABLE" }.into() }
+}
+
+fn is_public(function: &Function) -> bool {
+    !function.public_net_config.public_net_status.eq_ignore_ascii_case("DISABLE")
+}
+
+fn fork_of(function: &Function) -> &str {
+    if function.fork_mode.is_empty() { "auto" } else { &function.fork_mode }
+}
+
+/// True when two versions would do the same: their code is compared by whoever asks.
+pub fn same_settings(a: &Function, b: &Function) -> bool {
+    let numbers = |f: &Function| (f.memory_size, f.timeout, f.init_timeout);
+    numbers(a) == numbers(b)
+        && (&a.handler, &a.runtime, &a.layers) == (&b.handler, &b.runtime, &b.layers)
+        && by_key(&a.environment.variables) == by_key(&b.environment.variables)
+        && (is_public(a), fork_of(a)) == (is_public(b), fork_of(b))
+}
+
+fn folder_name(dir: &Path) -> Result<String, CliError> {
+    let full = std::fs::canonicalize(dir).map_err(|e| CliError::local(format!("cannot open {}: {e}", dir.display())))?;
+    let name = full.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+    name.ok_or_else(|| CliError::local(format!("{} has no name to call the function by", dir.display())).hint("give --name"))
+}
+
+/// Runs the command.
+pub fn run(args: &DeployArgs, out: Output, context: impl FnOnce() -> Result<Context, CliError>) -> Result<(), CliError> {
+    let (wanted, notes) = Wanted::read(args)?;
+    for note in notes {
+        out.note(note);
+    }
+    let package = pack(&args.dir, &wanted.exclude)?;
+    let context = context()?;
+    let get = GetFunction { function_name: wanted.name.clone(), namespace: wanted.namespace.clone(), qualifier: None };
+    // A namespace that is not there is told apart: creating the function says so.
+    let present = context.client.find(&get, "ResourceNotFound")?.map(|a| a.body);
+    let guess = complete(&args.dir, &wanted, present.as_ref())?;
+    if !guess.why.is_empty() {
+        let handler = if guess.handler.is_empty() { String::new() } else { format!(", handler {}", guess.handler) };
+        out.note(format_args!("runtime {}{handler} ({})", guess.runtime, guess.why));
+    }
+    check_files(&package, &guess, &args.dir, out)?;
+    let deployed = match present {
+        None => create(&context, &wanted, &guess, &package)?,
+        Some(present) => update(&context, &wanted, &guess, &package, &present)?,
+    };
+    let function = wait_active(&context, &get)?;
+    let published = match wanted.publish {
+        true => publish(&context, &wanted, &package, &function.body)?,
+        false => None,
+    };
+    show(&context, &deployed, &package, &function, published.as_ref());
+    warn_default(&context, &wanted)
+}
+
+/// Runtime and handler: as wanted; else as they are, for a function that exists; else guessed.
+fn complete(dir: &Path, wanted: &Wanted, present: Option<&Function>) -> Result<guess::Guess, CliError> {
+    let (runtime, handler) = (wanted.runtime.as_deref(), wanted.handler.as_deref());
+    let Some(present) = present.filter(|p| runtime.is_none() && guess::family_of(&p.runtime).is_ok()) else {
+        return guess::complete(dir, runtime, handler);
+    };
+    let family = guess::family_of(&present.runtime)?;
+    let kept = Some(present.handler.as_str()).filter(|h| entry_files(family, h).iter().any(|f| dir.join(f).is_file()));
+    match guess::complete(dir, Some(&present.runtime), handler.or(kept)) {
+        Ok(guess) => Ok(guess),
+        // The folder may have become something else altogether, which is better said than "no handler".
+        Err(error) => guess::complete(dir, None, handler).map_err(|_| error),
+    }
+}
+
+/// The files of which one must be in the package.
+fn entry_files(family: RuntimeId, handler: &str) -> Vec<String> {
+    let file = handler.rsplit_once('.').map_or(handler, |(file, _)| file);
+    match family {
+        RuntimeId::Custom => vec!["bootstrap".to_owned()],
+        RuntimeId::Python => vec![format!("{file}.py")],
+        RuntimeId::Node => guess::NODE_ENDINGS.iter().map(|ending| format!("{file}{ending}")).collect(),
+    }
+}
+
+/// What was done.
+struct Deployed {
+    action: &'static str,
+    changes: Vec<&'static str>,
+}
+
+fn create(context: &Context, wanted: &Wanted, guess: &guess::Guess, package: &Package) -> Result<Deployed, CliError> {
+    let request = wanted.create(guess, BASE64_STANDARD.encode(&package.zip));
+    let bar = Bar::new(request.code.zip_file.len(), context.out);
+    context.client.call_with_progress(&request, &mut |sent| bar.at(sent))?;
+    Ok(Deployed { action: "created", changes: vec!["Code"] })
+}
+
+fn update(
+    context: &Context,
+    wanted: &Wanted,
+    guess: &guess::Guess,
+    package: &Package,
+    present: &Function,
+) -> Result<Deployed, CliError> {
+    if !guess.runtime.eq_ignore_ascii_case(&present.runtime) {
+        return Err(CliError::local(format!(
+            "the function `{}` has the runtime {}, which cannot become {}",
+            wanted.name, present.runtime, guess.runtime
+        ))
+        .hint(format!(
+            "choose another name, or remove it first: mayfly rm {}{}",
+            wanted.name,
+            namespace_flag(&wanted.namespace)
+        )));
+    }
+    let (function_name, namespace) = (wanted.name.clone(), wanted.namespace.clone());
+    let address = context.client.call(&GetFunctionAddress {
+        function_name: function_name.clone(),
+        namespace: namespace.clone(),
+        qualifier: None,
+    })?;
+    let mut changes = Vec::new();
+    let new_code = address.body.code_sha256 != package.sha256;
+    let new_handler = !guess.handler.is_empty() && guess.handler != present.handler;
+    if new_code {
+        changes.push("Code");
+    }
+    if new_handler {
+        changes.push("Handler");
+    }
+    if new_code || new_handler {
+        // The handler changes together with the code, in one step, or requests in between would fail.
+        let request = UpdateFunctionCode {
+            function_name,
+            namespace,
+            zip_file: BASE64_STANDARD.encode(&package.zip),
+            handler: new_handler.then(|| guess.handler.clone()),
+        };
+        let bar = Bar::new(request.zip_file.len(), context.out);
+        context.client.call_with_progress(&request, &mut |sent| bar.at(sent))?;
+    }
+    let (request, names) = wanted.changes(present);
+    if !names.is_empty() {
+        if new_code || new_handler {
+            let get = GetFunction {
+                function_name: wanted.name.clone(),
+                namespace: wanted.namespace.clone(),
+                qualifier: None,
+            };
+            wait_active(context, &get)?;
+        }
+        context.client.call(&request)?;
+        changes.extend(names);
+    }
+    Ok(Deployed { action: if changes.is_empty() { "unchanged" } else { "updated" }, changes })
+}
+
+fn wait_active(context: &Context, get: &GetFunction) -> Result<Answer<Function>, CliError> {
+    let deadline = Instant::now() + ACTIVE_WITHIN;
+    loop {
+        let answer = context.client.call(get)?;
+        let function = &answer.body;
+        if matches!(function.status.as_str(), "Active" | "") {
+            return Ok(answer);
+        }
+        if function.status.ends_with("Failed") {
+            let why: Vec<_> = function.status_reasons.iter().map(|r| format!("{}: {}", r.error_code, r.error_message)).collect();
+            let why = if why.is_empty() { function.status_desc.clone() } else { why.join("\n") };
+            let code = function.status.clone();
+            return Err(CliError::new(Kind::Api(code), format!("the function is in the state {}", function.status)).details(why));
+        }
+        if Instant::now() >= deadline {
+            let message = format!("the function is still {} after {} seconds", function.status, ACTIVE_WITHIN.as_secs());
+            return Err(CliError::new(Kind::Api(function.status.clone()), message)
+                .hint(format!("look again later: mayfly get {}", get.function_name)));
+        }
+        sleep(ACTIVE_POLL);
+    }
+}
+
+/// Publishes a version unless the newest one is the same. Returns its number, and whether it is new.
+fn publish(
+    context: &Context,
+    wanted: &Wanted,
+    package: &Package,
+    latest: &Function,
+) -> Result<Option<(String, bool)>, CliError> {
+    let (function_name, namespace) = (wanted.name.clone(), wanted.namespace.clone());
+    let versions = context.client.call(&ListVersionByFunction {
+        function_name: function_name.clone(),
+        namespace: namespace.clone(),
+        offset: 0,
+        limit: 2,
+    })?;
+    // `$LATEST` is first, then the newest.
+    if let Some(newest) = versions.body.versions.iter().map(|v| &v.version).find(|v| *v != "$LATEST") {
+        let qualifier = Some(newest.clone());
+        let get =
+            GetFunction { function_name: function_name.clone(), namespace: namespace.clone(), qualifier: qualifier.clone() };
+        let address =
+            GetFunctionAddress { function_name: function_name.clone(), namespace: namespace.clone(), qualifier };
+        if context.client.call(&address)?.body.code_sha256 == package.sha256
+            && same_settings(&context.client.call(&get)?.body, latest)
+        {
+            return Ok(Some((newest.clone(), false)));
+        }
+    }
+    let answer =
+        context.client.call(&PublishVersion { function_name, namespace, description: wanted.description.clone() })?;
+    Ok(Some((answer.body.function_version, true)))
+}
+
+/// Says what would surely fail: an entry file that is not in the package, dependencies that are left out.
+fn check_files(package: &Package, guess: &guess::Guess, dir: &Path, out: Output) -> Result<(), CliError> {
+    let family = guess::family_of(&guess.runtime)?;
+    let entries = entry_files(family, &guess.handler);
+    if !entries.iter().any(|e| package.paths.contains(e))
+        && let Some(entry) = entries.iter().find(|e| dir.join(e).is_file())
+    {
+        return Err(CliError::local(format!("{entry} is left out of the package by the ignore rules"))
+            .hint(format!("bring it back with a line `!{entry}` in {IGNORE_FILE}")));
+    }
+    if package.left_out.is_empty() {
+        return Ok(());
+    }
+    out.note(format_args!("left out by the ignore rules: {}", package.left_out.join(", ")));
+    if family == RuntimeId::Node && package.left_out.iter().any(|n| n == "node_modules/") {
+        out.warning(format_args!(
+            "node_modules/ is not in the package; add a line `!node_modules/` to {IGNORE_FILE} unless a layer has it"
+        ));
+    }
+    Ok(())
+}
+
+fn show(
+    context: &Context,
+    deployed: &Deployed,
+    package: &Package,
+    function: &Answer<Function>,
+    published: Option<&(String, bool)>,
+) {
+    let (out, body) = (context.out, &function.body);
+    if out.is_json() {
+        let text = |t: &str| serde_json::Value::from(t).to_string();
+        let changes: Vec<_> = deployed.changes.iter().map(|c| text(c)).collect();
+        out.json(&format!(
+            r#"{{"Action":{},"Changes":[{}],"CodeSha256":{},"PublishedVersion":{},"Function":{}}}"#,
+            text(deployed.action),
+            changes.join(","),
+            text(&package.sha256),
+            published.map_or("null".into(), |(version, _)| text(version)),
+            function.raw
+        ));
+        return;
+    }
+    let action = match deployed.action {
+        "updated" => format!("updated ({})", deployed.changes.join(", ")),
+        action => action.to_owned(),
+    };
+    let files = package.paths.len();
+    let plural = if files == 1 { "" } else { "s" };
+    let package_text =
+        format!("{files} file{plural}, {} ({} unpacked)", bytes(package.zip.len() as u64), bytes(package.unpacked_bytes));
+    let handler = if body.handler.is_empty() { String::new() } else { format!(", {}", body.handler) };
+    let mut rows = vec![
+        ["function".to_owned(), body.function_name.clone()],
+        ["namespace".into(), body.namespace.clone()],
+        ["action".into(), action],
+        ["runtime".into(), format!("{}{handler}", body.runtime)],
+        ["memory, timeout".into(), format!("{} MB, {} s", body.memory_size, body.timeout)],
+        ["package".into(), package_text],
+        ["status".into(), body.status.clone()],
+    ];
+    if let Some((version, new)) = published {
+        let text = if *new { version.clone() } else { format!("{version} (the same already)") };
+        rows.push(["version".into(), text]);
+    }
+    out.table(&[], rows.into_iter().map(Vec::from).collect());
+    out.note(format_args!(
+        "\ntry: mayfly invoke {}{} -d '{{\"key\": \"value\"}}'",
+        quoted(&body.function_name),
+        namespace_flag(&body.namespace)
+    ));
+}
+
+/// After a rollback, what is deployed is not what requests get. Nobody should have to find that out.
+fn warn_default(context: &Context, wanted: &Wanted) -> Result<(), CliError> {
+    let get = GetAlias {
+        name: "$DEFAULT".into(),
+        function_name: wanted.name.clone(),
+        namespace: wanted.namespace.clone(),
+    };
+    let Some(alias) = context.client.find(&get, "ResourceNotFound")? else { return Ok(()) };
+    if !matches!(alias.body.function_version.as_str(), "$LATEST" | "") {
+        let name = format!("{}{}", quoted(&wanted.name), namespace_flag(&wanted.namespace));
+        context.out.warning(format_args!(
+            "the alias $DEFAULT leads to version {}, not to what was deployed now; to change that: mayfly rollback {name} --to '$LATEST'",
+            alias.body.function_version
+        ));
+    }
+    Ok(())
+}
+
+/// The progress of an upload, on terminals only.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new(size: usize, out: Output) -> Self {
+        if size < PROGRESS_BYTES_MIN || out.quiet || out.is_json() || !out.stderr_is_terminal {
+            return Self(None);
+        }
+        let bar = ProgressBar::with_draw_target(Some(size as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        Self(Some(bar))
+    }
+
+    fn at(&self, sent: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(sent);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn wanted(manifest: &str, flags: &str) -> Result<(Wanted, Vec<String>), CliError> {
+        let dir = tempfile::tempdir().unwrap();
+        let code = dir.path().join("my-function");
+        std::fs::create_dir(&code).unwrap();
+        std::fs::write(code.join("mayfly.yml"), manifest).unwrap();
+        let line = format!("mayfly deploy {} {flags}", code.display());
+        let Command::Deploy(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("not deploy")
+        };
+        Wanted::read(&args)
+    }
+
+    fn variable(key: &str, value: &str) -> Variable {
+        Variable { key: key.into(), value: value.into() }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let (found, notes) = wanted(
+            "memory: 256\ntimeout: 5\nlayers: [\"a:1\"]\nenvironment: {A: 1, B: 2}\n",
+            "--memory 512 --layer b:2 --env B=3 --env C=4",
+        )
+        .unwrap();
+        assert_eq!((found.memory, found.timeout), (Some(512), Some(5)));
+        assert_eq!(found.layers.clone().unwrap()[0].layer_name, "b");
+        let variables = found.variables(&[variable("OLD", "x")]).unwrap().variables;
+        assert_eq!(variables, [variable("A", "1"), variable("B", "3"), variable("C", "4")]);
+        assert_eq!((found.name.as_str(), notes.len()), ("my-function", 1));
+        assert!(wanted("", "--name 1x").unwrap_err().hint.contains("--name"));
+        assert!(wanted("memory: 100", "").unwrap_err().hint.contains("128"));
+        assert!(wanted("layers: [x]", "").is_err());
+    }
+
+    #[test]
+    fn variables_of_flags_alone_join_those_there_are() {
+        let (found, _) = wanted("", "--env B=2").unwrap();
+        let variables = found.variables(&[variable("A", "1"), variable("B", "1")]).unwrap().variables;
+        assert_eq!(variables, [variable("A", "1"), variable("B", "2")]);
+        assert!(wanted("", "").unwrap().0.variables(&[variable("A", "1")]).is_none());
+    }
+
+    #[test]
+    fn only_differences_are_sent() {
+        let now = Function {
+            memory_size: 128,
+            timeout: 3,
+            environment: Environment { variables: vec![variable("B", "2"), variable("A", "1")] },
+            public_net_config: public_net(true),
+            ..Default::default()
+        };
+        let same = "memory: 128\ntimeout: 3\nenvironment: {A: 1, B: 2}\npublicNet: true\nfork: auto\n";
+        let (update, names) = wanted(same, "").unwrap().0.changes(&now);
+        assert_eq!(names, Vec::<&str>::new());
+        assert_eq!(
+            serde_json::to_string(&update).unwrap(),
+            r#"{"FunctionName":"my-function","Namespace":"default"}"#
+        );
+        let other = "memory: 256\nenvironment: {A: 1}\npublicNet: false\nfork: off\ndescription: d\n";
+        let (update, names) = wanted(other, "").unwrap().0.changes(&now);
+        assert_eq!(names, ["Description", "MemorySize", "Environment", "PublicNetConfig", "ForkMode"]);
+        assert_eq!(update.public_net_config.unwrap().public_net_status, "DISABLE");
+        let (_, names) = wanted("description: d\npublish: true\n", "").unwrap().0.changes(&now);
+        assert_eq!(names, Vec::<&str>::new());
+    }
+
+    #[test]
+    fn versions_are_compared_by_what_matters() {
+        let one = Function { handler: "index.handler".into(), description: "x".into(), ..Default::default() };
+        let two = Function { fork_mode: "auto".into(), description: "y".into(), ..one.clone() };
+        assert!(same_settings(&one, &two));
+        assert!(!same_settings(&one, &Function { timeout: 9, ..one.clone() }));
+        assert!(!same_settings(&one, &Function { fork_mode: "off".into(), ..one.clone() }));
+    }
+}

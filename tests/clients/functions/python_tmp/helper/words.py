@@ -1,0 +1,1 @@
+LINES = ["one two three", "four five", "six"]

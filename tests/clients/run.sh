@@ -1,0 +1,116 @@
+#!/bin/bash
+# Real, unmodified clients against a platform of their own: installs them (into a cache), starts `mayfly up` on a temporary folder, runs every session, stops it.
+# Usage: tests/clients/run.sh [--with-tccli] [SESSION...]      sessions: python node tccli runtimes; all by default. Must run as root, like the platform.
+# --with-tccli: tccli must run; without it, it runs unless MAYFLY_SKIP_TCCLI=1 (it takes 665 MB of disk).
+# Environment: MAYFLY_BIN (the binary; else one is built), MAYFLY_CACHE (default ~/.cache/mayfly-tests), MAYFLY_SKIP_TCCLI=1, MAYFLY_SKIP_SLOW=1 (no aws-lambda-ric, whose native
+# part takes minutes to build).
+# The last line is `N passed, N failed`; the exit code is 0 only when nothing failed.
+set -u
+. "$(dirname "$0")/lib.sh"
+
+want_tccli=
+sessions=()
+for argument in "$@"; do
+  case $argument in
+    --with-tccli) want_tccli=1 ;;
+    python | node | tccli | runtimes) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes]..." >&2; exit 2 ;;
+  esac
+done
+[ ${#sessions[@]} -gt 0 ] || sessions=(python node tccli runtimes)
+[ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/mayfly-clients.XXXXXX")
+platform=
+stop() {
+  [ -n "$platform" ] && kill -KILL "$platform" 2>/dev/null && wait "$platform" 2>/dev/null
+  rm -rf "$work"
+}
+trap stop EXIT
+export MAYFLY_TALLY="$work/tally"
+: >"$MAYFLY_TALLY"
+failed() { say "  FAIL $*"; say "0 1" >>"$MAYFLY_TALLY"; }
+passed() { say "  ok   $*"; say "1 0" >>"$MAYFLY_TALLY"; }
+
+bin=${MAYFLY_BIN:-}
+if [ -z "$bin" ]; then
+  (cd "$REPO" && cargo build --quiet -p mayfly) || exit 1
+  bin=${CARGO_TARGET_DIR:-$REPO/target}/debug/mayfly
+fi
+
+say "== the platform"
+export MAYFLY_SECRET_ID=AKIDclienttests MAYFLY_SECRET_KEY=clienttestskey0123456789abcdef
+"$bin" up --data "$work/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/platform.log" &
+platform=$!
+for _ in $(seq 300); do
+  MAYFLY_ENDPOINT=$(sed -n 's/.*http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
+  [ -n "$MAYFLY_ENDPOINT" ] && break
+  kill -0 "$platform" 2>/dev/null || break
+  sleep 0.1
+done
+if [ -z "$MAYFLY_ENDPOINT" ]; then
+  failed "mayfly up printed no address; the end of its log:"
+  tail -n 30 "$work/platform.log"
+  say "0 passed, 1 failed"
+  exit 1
+fi
+export MAYFLY_ENDPOINT
+passed "$(head -n 1 "$work/ready" | sed "s|$work|DIR|g")"
+
+# session NAME COMMAND...: a session that dies before its tally is a failure of its own.
+session() {
+  local name=$1 before after
+  shift
+  before=$(wc -l <"$MAYFLY_TALLY")
+  "$@"
+  local code=$?
+  after=$(wc -l <"$MAYFLY_TALLY")
+  [ "$after" -gt "$before" ] || failed "$name ended with exit code $code before it told its result"
+}
+
+for name in "${sessions[@]}"; do
+  case $name in
+    python) if venv=$(python_sdk); then session python "$venv/bin/python" -B "$CLIENTS/sdk_python.py"; else failed "Python SDK: not installed"; fi ;;
+    node) if modules=$(node_sdk); then NODE_PATH="$modules/node_modules" session node node "$CLIENTS/sdk_node.js"; else failed "Node SDK: not installed"; fi ;;
+    tccli)
+      if [ -z "$want_tccli" ] && [ "${MAYFLY_SKIP_TCCLI:-}" = 1 ]; then
+        say; say "== tccli: SKIPPED, because MAYFLY_SKIP_TCCLI=1"
+      elif venv=$(tccli_venv); then
+        PATH="$venv/bin:$PATH" session tccli "$CLIENTS/tccli.sh"
+      else
+        failed "tccli: not installed"
+      fi
+      ;;
+    runtimes)
+      if venv=$(python_sdk); then
+        session runtimes "$CLIENTS/runtimes.sh" "$venv/bin/python"
+      else
+        failed "runtimes: the Python SDK is not installed"
+      fi
+      ;;
+  esac
+done
+
+say
+say "== the platform stops"
+kill -TERM "$platform"
+for _ in $(seq 300); do kill -0 "$platform" 2>/dev/null || break; sleep 0.1; done
+if kill -0 "$platform" 2>/dev/null; then
+  failed "SIGTERM: still running after 30 s"
+else
+  wait "$platform"
+  code=$?
+  platform=
+  if [ "$code" = 0 ]; then passed "SIGTERM: exit code 0"; else failed "SIGTERM: exit code $code"; fi
+fi
+if grep -q "panicked" "$work/platform.log"; then failed "a panic: $(grep -m1 -A2 panicked "$work/platform.log")"; else passed "no panic in its log"; fi
+
+total_passed=$(awk '{n += $1} END {print n + 0}' "$MAYFLY_TALLY")
+total_failed=$(awk '{n += $2} END {print n + 0}' "$MAYFLY_TALLY")
+if [ "$total_failed" -gt 0 ]; then
+  say
+  say "the end of the platform's log:"
+  tail -n 40 "$work/platform.log"
+fi
+say "$total_passed passed, $total_failed failed"
+[ "$total_failed" = 0 ]
