@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn requests_leave_out_what_is_not_set_and_use_the_wire_names() {
-        let request = ListFunctions { namespace: "default".into(), order_by: "FunctionName".into(), ..Default::default() };
+        let request =
+            ListFunctions { namespace: "default".into(), order_by: "FunctionName".into(), ..Default::default() };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"Namespace":"default","Offset":0,"Limit":0,"Orderby":"FunctionName"}"#
@@ -249,10 +250,7 @@ mod tests {
             environment: Some(Environment::default()),
             ..Default::default()
         };
-        assert_eq!(
-            serde_json::to_string(&update).unwrap(),
-            r#"{"FunctionName":"f","Environment":{"Variables":[]}}"#
-        );
+        assert_eq!(serde_json::to_string(&update).unwrap(), r#"{"FunctionName":"f","Environment":{"Variables":[]}}"#);
         let address: Address = serde_json::from_str(r#"{"CodeSha256":"ab"}"#).unwrap();
         assert_eq!(address.code_sha256, "ab");
     }

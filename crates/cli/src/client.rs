@@ -111,11 +111,7 @@ impl Client {
         }
     }
 
-    fn send<A: Action>(
-        &self,
-        action: &A,
-        mut progress: Option<Progress<'_>>,
-    ) -> Result<Answer<A::Answer>, CliError> {
+    fn send<A: Action>(&self, action: &A, mut progress: Option<Progress<'_>>) -> Result<Answer<A::Answer>, CliError> {
         let body = serde_json::to_vec(action)
             .map_err(|e| CliError::local(format!("the request cannot be written as JSON: {e}")))?;
         if body.len() > limits::API_BODY_BYTES_MAX {
@@ -159,8 +155,11 @@ impl Client {
 
     fn read<A: Action>(&self, status: u16, body: &[u8]) -> Result<Answer<A::Answer>, CliError> {
         let strange = |why: String| {
-            CliError::new(Kind::Unreachable, format!("what answers at {} is not a platform: {why}", self.endpoint.url()))
-                .hint("is the endpoint right? give it with --endpoint or MAYFLY_ENDPOINT")
+            CliError::new(
+                Kind::Unreachable,
+                format!("what answers at {} is not a platform: {why}", self.endpoint.url()),
+            )
+            .hint("is the endpoint right? give it with --endpoint or MAYFLY_ENDPOINT")
         };
         let envelope: Envelope<'_> =
             serde_json::from_slice(body).map_err(|_| strange(format!("status {status}, and no `Response`")))?;
@@ -176,15 +175,16 @@ impl Client {
             let text = format!("{code}: {}{request}", message.trim_end_matches('.'));
             return Err(CliError::new(Kind::Api(code), text).hint(hint));
         }
-        let body = serde_json::from_str(raw)
-            .map_err(|e| strange(format!("the answer to {} cannot be read: {e}", A::NAME)))?;
+        let body =
+            serde_json::from_str(raw).map_err(|e| strange(format!("the answer to {} cannot be read: {e}", A::NAME)))?;
         Ok(Answer { body, raw: raw.to_owned() })
     }
 
     fn unreachable(&self, error: &ureq::Error, waited: Duration) -> CliError {
         let at = self.endpoint.url();
         let gone = |message: String| CliError::new(Kind::Unreachable, message);
-        let running = "is the platform running? start it with `mayfly up`, or say where it is with --endpoint or MAYFLY_ENDPOINT";
+        let running =
+            "is the platform running? start it with `mayfly up`, or say where it is with --endpoint or MAYFLY_ENDPOINT";
         match error {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 gone(format!("nothing listens at {at}")).hint(running)

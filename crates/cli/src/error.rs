@@ -95,12 +95,24 @@ impl fmt::Display for CliError {
 /// What to do about an error of the API, by its code. Empty when the message says it all.
 pub fn api_hint(code: &str) -> &'static str {
     const HINTS: &[(&str, &str)] = &[
-        ("AuthFailure.SecretIdNotFound", "the platform does not know this secret id; see `credentials.json` in its data directory"),
-        ("AuthFailure.SignatureFailure", "the secret key does not belong to this secret id; see `credentials.json` in the platform's data directory"),
-        ("AuthFailure.SignatureExpire", "the clocks of this machine and of the platform are more than five minutes apart"),
+        (
+            "AuthFailure.SecretIdNotFound",
+            "the platform does not know this secret id; see `credentials.json` in its data directory",
+        ),
+        (
+            "AuthFailure.SignatureFailure",
+            "the secret key does not belong to this secret id; see `credentials.json` in the platform's data directory",
+        ),
+        (
+            "AuthFailure.SignatureExpire",
+            "the clocks of this machine and of the platform are more than five minutes apart",
+        ),
         ("AuthFailure", "check the secret id and the secret key (--secret-id, MAYFLY_SECRET_ID, --data)"),
         ("InvalidAction", "the platform is older than this `mayfly`; start the same version"),
-        ("ResourceNotFound.Namespace", "`mayfly namespaces ls` shows the namespaces, `mayfly namespaces create NAME` makes one"),
+        (
+            "ResourceNotFound.Namespace",
+            "`mayfly namespaces ls` shows the namespaces, `mayfly namespaces create NAME` makes one",
+        ),
         ("ResourceNotFound.Function", "`mayfly ls --all` shows the functions of all namespaces"),
         ("ResourceNotFound.FunctionName", "`mayfly ls --all` shows the functions of all namespaces"),
         ("ResourceNotFound.Alias", "`mayfly alias ls NAME` shows the aliases"),
@@ -115,7 +127,11 @@ pub fn api_hint(code: &str) -> &'static str {
         ("RequestLimitExceeded", "wait a moment and try again"),
     ];
     let matches = |prefix: &str| code.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    HINTS.iter().filter(|(prefix, _)| matches(prefix)).max_by_key(|(prefix, _)| prefix.len()).map_or("", |(_, hint)| hint)
+    HINTS
+        .iter()
+        .filter(|(prefix, _)| matches(prefix))
+        .max_by_key(|(prefix, _)| prefix.len())
+        .map_or("", |(_, hint)| hint)
 }
 
 #[cfg(test)]

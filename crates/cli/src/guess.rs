@@ -108,7 +108,11 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
         let exist: Vec<_> = exist.collect();
         let main = main.map(|file| Candidate { family: RuntimeId::Node, file, from: " (`main` of package.json)" });
         candidates.extend(main);
-        candidates.extend(exist.into_iter().map(|f| Candidate { family: RuntimeId::Node, file: (*f).into(), from: "" }));
+        candidates.extend(exist.into_iter().map(|f| Candidate {
+            family: RuntimeId::Node,
+            file: (*f).into(),
+            from: "",
+        }));
     }
     let mut found: Vec<Guess> = Vec::new();
     for candidate in &candidates {
@@ -224,7 +228,11 @@ mod tests {
     #[test]
     fn python_and_node_are_told_by_their_files() {
         for (files, runtime, handler) in [
-            (vec![("index.py", "import os\ndef main_handler(event, context):\n  pass")], "Python3", "index.main_handler"),
+            (
+                vec![("index.py", "import os\ndef main_handler(event, context):\n  pass")],
+                "Python3",
+                "index.main_handler",
+            ),
             (vec![("app.py", "async def handler(e, c): pass")], "Python3", "app.handler"),
             (vec![("main.py", "lambda_handler = make()")], "Python3", "main.lambda_handler"),
             (vec![("index.py", "x = 1"), ("app.py", "def handler(e, c): 1")], "Python3", "app.handler"),

@@ -97,7 +97,8 @@ impl Manifest {
         }
         serde_saphyr::from_str::<Self>(text).map_err(|error| {
             let line = error.location().map(|l| l.line()).filter(|l| *l > 0);
-            let source = line.and_then(|l| text.lines().nth(usize::try_from(l).ok()?.checked_sub(1)?)).unwrap_or_default();
+            let source =
+                line.and_then(|l| text.lines().nth(usize::try_from(l).ok()?.checked_sub(1)?)).unwrap_or_default();
             let source: String = source.trim().chars().take(80).collect();
             let place = line.map_or(String::new(), |l| format!(" line {l} (`{source}`)"));
             let why = error.without_snippet().to_string();
@@ -106,7 +107,8 @@ impl Manifest {
             // That part is advice to programmers.
             let why = why.split(", set DuplicateKeyPolicy").next().unwrap_or_default().trim_end_matches([':', ',']);
             let why = why.replace("invalid u64", "not a whole number");
-            CliError::local(format!("{FILE}{place}: {why}")).hint(format!("`mayfly help deploy` lists the fields of {FILE}"))
+            CliError::local(format!("{FILE}{place}: {why}"))
+                .hint(format!("`mayfly help deploy` lists the fields of {FILE}"))
         })
     }
 }
@@ -118,7 +120,8 @@ pub fn layer(text: &str) -> Result<LayerRef, CliError> {
         Some((name, Some(layer_version))) if !name.is_empty() => {
             Ok(LayerRef { layer_name: name.to_owned(), layer_version })
         }
-        _ => Err(CliError::local(format!("`{text}` is not a layer")).hint("a layer looks like `name:1`; see `mayfly layers ls`")),
+        _ => Err(CliError::local(format!("`{text}` is not a layer"))
+            .hint("a layer looks like `name:1`; see `mayfly layers ls`")),
     }
 }
 

@@ -1,9 +1,12 @@
 //! What commands print: results to standard output, everything else to standard error.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+
+/// Terminals narrower than this, in columns, get tables as they are: a wrapped one would be harder to read.
+const WRAP_COLUMNS_MIN: u16 = 60;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -71,7 +74,8 @@ impl Output {
 
     /// A table as the result.
     pub fn table(self, header: &[&str], rows: Vec<Vec<String>>) {
-        self.raw(&table(header, rows, self.stdout_is_terminal));
+        let width = Table::new().width().filter(|w| self.stdout_is_terminal && *w >= WRAP_COLUMNS_MIN);
+        self.raw(&table(header, rows, width));
     }
 }
 
@@ -87,13 +91,10 @@ fn write_out(text: std::fmt::Arguments<'_>) {
     }
 }
 
-/// A table without lines; `header` may be empty. On a terminal it is wrapped to its width.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, wrap: bool) -> String {
+/// A table without lines; `header` may be empty. Its last column is wrapped so that all fits into `width` columns.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    if wrap {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
     if !header.is_empty() {
         table.set_header(header);
     }
@@ -101,8 +102,15 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, wrap: bool) -> String {
         table.add_row(row.into_iter().map(|cell| printable(&cell)));
     }
     table.discover_columns();
-    for column in table.column_iter_mut() {
+    let last = table.column_iter().count().saturating_sub(1);
+    for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
+        if i < last {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    if let Some(width) = width {
+        table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
     }
     let mut text = table.trim_fmt();
     text.push('\n');
@@ -128,6 +136,11 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A number of files for people.
+pub fn files(n: usize) -> String {
+    if n == 1 { "1 file".to_owned() } else { format!("{n} files") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +148,13 @@ mod tests {
     #[test]
     fn tables_are_plain() {
         let rows = vec![vec!["a".into(), "long value".into()], vec!["bcdef".into(), "\u{1b}[31mred".into()]];
-        assert_eq!(table(&["NAME", "VALUE"], rows, false), "NAME   VALUE\na      long value\nbcdef  ·[31mred\n");
+        assert_eq!(table(&["NAME", "VALUE"], rows, None), "NAME   VALUE\na      long value\nbcdef  ·[31mred\n");
+    }
+
+    #[test]
+    fn only_the_last_column_is_wrapped() {
+        let rows = vec![vec!["a-long-name".into(), "a text of several words".into()]];
+        assert_eq!(table(&[], rows, Some(27)), "a-long-name  a text of\n             several words\n");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Package {
     pub paths: BTreeSet<String>,
     /// Size of its files, in bytes.
     pub unpacked_bytes: u64,
-    /// Names in the folder's root that the rules left out altogether.
+    /// Names in the folder's root that ignore files left out altogether. What `exclude` names is not among them.
     pub left_out: Vec<String>,
 }
 
@@ -55,10 +55,12 @@ pub fn pack(dir: &Path, exclude: &[String]) -> Result<Package, CliError> {
         return Err(CliError::local(format!("{} is not a folder", dir.display()))
             .hint("give the folder with the function's code"));
     }
-    let entries = collect(&root, exclude)?;
-    let left_out = left_out(&root, &entries)?;
+    let excluded = overrides(&root, exclude)?;
+    let entries = collect(&root, excluded.clone())?;
+    let left_out = left_out(&root, &entries, &excluded)?;
     if entries.is_empty() {
-        let hint = if left_out.is_empty() { String::new() } else { format!("left out by rules: {}", left_out.join(", ")) };
+        let hint =
+            if left_out.is_empty() { String::new() } else { format!("left out by rules: {}", left_out.join(", ")) };
         return Err(CliError::local(format!("there is nothing to deploy in {}", dir.display())).hint(hint));
     }
     check_links(&root, &entries)?;
@@ -95,13 +97,13 @@ fn overrides(root: &Path, exclude: &[String]) -> Result<Override, CliError> {
 }
 
 /// The entries by path. The map's order is the order in the zip.
-fn collect(root: &Path, exclude: &[String]) -> Result<BTreeMap<String, Content>, CliError> {
+fn collect(root: &Path, exclude: Override) -> Result<BTreeMap<String, Content>, CliError> {
     let walk = WalkBuilder::new(root)
         .standard_filters(false)
         .git_ignore(true)
         .require_git(false)
         .add_custom_ignore_filename(IGNORE_FILE)
-        .overrides(overrides(root, exclude)?)
+        .overrides(exclude)
         .filter_entry(|entry| {
             let name = entry.file_name();
             let never = NEVER.iter().any(|n| name == *n);
@@ -119,9 +121,11 @@ fn collect(root: &Path, exclude: &[String]) -> Result<BTreeMap<String, Content>,
         let path = entry.path();
         let name = relative(root, path)?;
         let content = if kind.is_symlink() {
-            let target = fs::read_link(path).map_err(|e| CliError::local(format!("cannot read the link {name}: {e}")))?;
+            let target =
+                fs::read_link(path).map_err(|e| CliError::local(format!("cannot read the link {name}: {e}")))?;
             let target = target.to_str().map(str::to_owned);
-            let target = target.ok_or_else(|| CliError::local(format!("the link {name} has a target that is not UTF-8")))?;
+            let target =
+                target.ok_or_else(|| CliError::local(format!("the link {name} has a target that is not UTF-8")))?;
             Content::Link { target }
         } else if kind.is_file() {
             let metadata = entry.metadata().map_err(|e| CliError::local(format!("cannot read {name}: {e}")))?;
@@ -172,7 +176,9 @@ fn check_links(root: &Path, entries: &BTreeMap<String, Content>) -> Result<(), C
         let Some(real) = real.to_str() else { return Err(bad("leads to a name that is not UTF-8")) };
         let below = format!("{real}/");
         let inside = |path: &String| path == real || path.starts_with(&below);
-        if !real.is_empty() && !entries.range(real.to_owned()..).take_while(|(p, _)| p.starts_with(real)).any(|(p, _)| inside(p)) {
+        if !real.is_empty()
+            && !entries.range(real.to_owned()..).take_while(|(p, _)| p.starts_with(real)).any(|(p, _)| inside(p))
+        {
             return Err(bad("leads to something that is left out of the package"));
         }
     }
@@ -244,22 +250,24 @@ fn largest(entries: &BTreeMap<String, Content>) -> String {
     tops.iter().take(5).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Names in the root of which nothing is in the package, but for those that never are.
-fn left_out(root: &Path, entries: &BTreeMap<String, Content>) -> Result<Vec<String>, CliError> {
+/// Names in the root of which nothing is in the package, but for those that never are, or were named to be left out.
+fn left_out(root: &Path, entries: &BTreeMap<String, Content>, exclude: &Override) -> Result<Vec<String>, CliError> {
     let listing = fs::read_dir(root).map_err(|e| CliError::local(format!("cannot read the folder: {e}")))?;
     let mut names = Vec::new();
     for entry in listing.flatten() {
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
         let below = format!("{name}/");
         let known = NEVER.contains(&name.as_str()) || NEVER_IN_ROOT.contains(&name.as_str());
-        let packed = entries.contains_key(&name) || entries.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below));
-        if !known && !packed {
-            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-            // An empty folder is not left out by a rule: packages have files only.
-            let empty = is_dir && fs::read_dir(entry.path()).is_ok_and(|mut d| d.next().is_none());
-            if !empty {
-                names.push(if is_dir { below } else { name });
-            }
+        let packed = entries.contains_key(&name)
+            || entries.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below));
+        if known || packed {
+            continue;
+        }
+        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+        // An empty folder is not left out by a rule: packages have files only.
+        let empty = is_dir && fs::read_dir(entry.path()).is_ok_and(|mut d| d.next().is_none());
+        if !empty && !exclude.matched(&name, is_dir).is_ignore() {
+            names.push(if is_dir { below } else { name });
         }
     }
     names.sort();

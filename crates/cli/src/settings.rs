@@ -37,8 +37,9 @@ impl Endpoint {
         let rest = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(bad("asks for TLS, which this client does not speak")
-                    .hint("use http, through a tunnel (ssh -L 8700:127.0.0.1:8700 HOST) when the network is not yours"));
+                return Err(bad("asks for TLS, which this client does not speak").hint(
+                    "use http, through a tunnel (ssh -L 8700:127.0.0.1:8700 HOST) when the network is not yours",
+                ));
             }
             Some(_) => return Err(bad("has a scheme other than http")),
             None => text,
@@ -101,11 +102,7 @@ pub fn credentials(
     let own = |t: Option<&str>| t.filter(|t| !t.is_empty()).map(str::to_owned);
     let sources = [
         (("--secret-id", own(flags.0)), ("--secret-key", own(flags.1)), None),
-        (
-            ("MAYFLY_SECRET_ID", filled("MAYFLY_SECRET_ID")),
-            ("MAYFLY_SECRET_KEY", filled("MAYFLY_SECRET_KEY")),
-            None,
-        ),
+        (("MAYFLY_SECRET_ID", filled("MAYFLY_SECRET_ID")), ("MAYFLY_SECRET_KEY", filled("MAYFLY_SECRET_KEY")), None),
         (
             ("TENCENTCLOUD_SECRET_ID", filled("TENCENTCLOUD_SECRET_ID")),
             ("TENCENTCLOUD_SECRET_KEY", filled("TENCENTCLOUD_SECRET_KEY")),
@@ -114,7 +111,9 @@ pub fn credentials(
     ];
     for ((id_name, id), (key_name, key), token) in sources {
         match (id, key) {
-            (Some(secret_id), Some(secret_key)) => return checked(Credentials { secret_id, secret_key, token }, id_name),
+            (Some(secret_id), Some(secret_key)) => {
+                return checked(Credentials { secret_id, secret_key, token }, id_name);
+            }
             (None, None) => {}
             (Some(_), None) => return Err(half(id_name, key_name)),
             (None, Some(_)) => return Err(half(key_name, id_name)),

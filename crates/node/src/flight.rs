@@ -98,7 +98,8 @@ impl Flight {
             Ok(result) => result,
             Err(lost) => {
                 keep = false;
-                if matches!(lost, Lost::Unsent) {
+                // A large event may be what the memory did not suffice for: that is told, and not tried again.
+                if matches!(lost, Lost::Unsent) && !worker.process.instance.ran_out_of_memory() {
                     return None;
                 }
                 Err(worker.explain(&lost, spec.config.timeout_s, spec.config.memory_mb))

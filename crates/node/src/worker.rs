@@ -34,7 +34,7 @@ pub enum Line {
 /// Why a line gave no answer.
 #[derive(Debug)]
 pub enum Lost {
-    /// The line was closed before the whole event was sent: the function has not begun.
+    /// The line was closed before the whole event was sent, or read at the other end: the function has not begun.
     Unsent,
     /// The process ended or closed the line.
     Closed,
@@ -158,6 +158,9 @@ impl Shim {
                         _ = output.pump(printed) => {}
                     }
                 }
+                // A Unix socket says "reset" when its other end was closed with bytes unread. All that can be unread is the event:
+                // the process ended of itself between two invocations, just as this one was sent.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(Lost::Unsent),
                 Err(_) => return Err(Lost::Closed),
             }
         }
@@ -291,4 +294,32 @@ fn format_id(id: RequestId, buffer: &mut [u8; 36]) -> &str {
     use std::io::Write;
     write!(&mut buffer[..], "{id}").expect("a request id has 36 characters");
     std::str::from_utf8(buffer).expect("a request id is ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// Sends an event to a peer that reads `read` bytes of it (`None`: all) and closes the line.
+    async fn lost_after(read: Option<usize>) -> Lost {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        let (pipe, _writer) = io::pipe().expect("a pipe");
+        let mut output = Output::new(pipe.into()).expect("an output");
+        let mut shim = Shim::new(ours).expect("a shim");
+        shim.queue(Kind::Invoke, &[7; 100]);
+        let length = read.unwrap_or(shim.outgoing.len());
+        let peer = std::thread::spawn(move || theirs.read_exact(&mut vec![0; length]));
+        let mut printed = Printed::default();
+        let lost = shim.exchange(&mut output, &mut printed).await.expect_err("the peer never answers");
+        peer.join().expect("the peer reads").expect("as much as was sent");
+        lost
+    }
+
+    #[tokio::test]
+    async fn an_event_that_nobody_read_has_not_begun() {
+        assert!(matches!(lost_after(Some(1)).await, Lost::Unsent));
+        assert!(matches!(lost_after(Some(107)).await, Lost::Unsent));
+        assert!(matches!(lost_after(None).await, Lost::Closed));
+    }
 }

@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 /// How long the spawner may take for its start: it starts zygotes, and may have to clear away what a killed platform left.
 const START_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-type Waiting = Mutex<HashMap<u64, oneshot::Sender<(Reply, Vec<OwnedFd>)>>>;
+type Answer = (Reply, Vec<OwnedFd>);
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
 struct Shared {
     socket: AsyncFd<OwnedFd>,
@@ -106,7 +107,7 @@ impl Shared {
         self.waiting.lock().clear();
     }
 
-    fn post(&self, request: Request) -> Result<(u64, oneshot::Receiver<(Reply, Vec<OwnedFd>)>, Vec<u8>), SandboxError> {
+    fn post(&self, request: Request) -> Result<(u64, oneshot::Receiver<Answer>, Vec<u8>), SandboxError> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(SandboxError::Stopped);
         }

@@ -70,7 +70,7 @@ pub fn mount(source: &CStr, target: &Path, fstype: &CStr, flags: u64, data: &CSt
 
 /// Makes `target` show `source` (recursively), with the mount flags left as they are.
 pub fn bind_mount(source: &Path, target: &Path) -> io::Result<()> {
-    mount(&cstr(source)?, target, c"", (libc::MS_BIND | libc::MS_REC) as u64, c"")
+    mount(&cstr(source)?, target, c"", libc::MS_BIND | libc::MS_REC, c"")
 }
 
 #[repr(C)]
@@ -158,7 +158,7 @@ pub fn move_mount(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
 pub fn overlay(layers: &[CString]) -> io::Result<OwnedFd> {
     const FSCONFIG_SET_STRING: u32 = 1;
     const FSCONFIG_CMD_CREATE: u32 = 6;
-    // SAFETY (all four): strings are valid, descriptors are open, results are new descriptors.
+    // SAFETY: a valid string; the result, if any, is a new descriptor.
     let context = check(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), 1) })?;
     // SAFETY: made just now by the kernel for us.
     let context = unsafe { OwnedFd::from_raw_fd(context as RawFd) };

@@ -98,7 +98,8 @@ fn set(
     let old = context.client.find(&get, "ResourceNotFound.Alias")?.map(|a| a.body);
     let routing = Routing { additional_version_weights: weights, ..Default::default() };
     let shown = Alias { function_version: version.into(), routing_config: routing.clone(), ..Default::default() };
-    let (name, alias, version, namespace) = (name.to_owned(), alias.to_owned(), version.to_owned(), namespace.to_owned());
+    let (name, alias, version, namespace) =
+        (name.to_owned(), alias.to_owned(), version.to_owned(), namespace.to_owned());
     let before = old.as_ref().map(target);
     let raw = match old {
         Some(_) => {

@@ -9,7 +9,7 @@ use crate::client::Answer;
 use crate::error::{CliError, Kind};
 use crate::guess;
 use crate::manifest::{self, Fork, Manifest};
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, files};
 use crate::package::{IGNORE_FILE, Package, pack};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -233,13 +233,20 @@ pub fn same_settings(a: &Function, b: &Function) -> bool {
 }
 
 fn folder_name(dir: &Path) -> Result<String, CliError> {
-    let full = std::fs::canonicalize(dir).map_err(|e| CliError::local(format!("cannot open {}: {e}", dir.display())))?;
+    let full =
+        std::fs::canonicalize(dir).map_err(|e| CliError::local(format!("cannot open {}: {e}", dir.display())))?;
     let name = full.file_name().and_then(|n| n.to_str()).map(str::to_owned);
-    name.ok_or_else(|| CliError::local(format!("{} has no name to call the function by", dir.display())).hint("give --name"))
+    name.ok_or_else(|| {
+        CliError::local(format!("{} has no name to call the function by", dir.display())).hint("give --name")
+    })
 }
 
 /// Runs the command.
-pub fn run(args: &DeployArgs, out: Output, context: impl FnOnce() -> Result<Context, CliError>) -> Result<(), CliError> {
+pub fn run(
+    args: &DeployArgs,
+    out: Output,
+    context: impl FnOnce() -> Result<Context, CliError>,
+) -> Result<(), CliError> {
     let (wanted, notes) = Wanted::read(args)?;
     for note in notes {
         out.note(note);
@@ -375,13 +382,16 @@ fn wait_active(context: &Context, get: &GetFunction) -> Result<Answer<Function>,
             return Ok(answer);
         }
         if function.status.ends_with("Failed") {
-            let why: Vec<_> = function.status_reasons.iter().map(|r| format!("{}: {}", r.error_code, r.error_message)).collect();
+            let why: Vec<_> =
+                function.status_reasons.iter().map(|r| format!("{}: {}", r.error_code, r.error_message)).collect();
             let why = if why.is_empty() { function.status_desc.clone() } else { why.join("\n") };
             let code = function.status.clone();
-            return Err(CliError::new(Kind::Api(code), format!("the function is in the state {}", function.status)).details(why));
+            return Err(CliError::new(Kind::Api(code), format!("the function is in the state {}", function.status))
+                .details(why));
         }
         if Instant::now() >= deadline {
-            let message = format!("the function is still {} after {} seconds", function.status, ACTIVE_WITHIN.as_secs());
+            let message =
+                format!("the function is still {} after {} seconds", function.status, ACTIVE_WITHIN.as_secs());
             return Err(CliError::new(Kind::Api(function.status.clone()), message)
                 .hint(format!("look again later: mayfly get {}", get.function_name)));
         }
@@ -406,8 +416,11 @@ fn publish(
     // `$LATEST` is first, then the newest.
     if let Some(newest) = versions.body.versions.iter().map(|v| &v.version).find(|v| *v != "$LATEST") {
         let qualifier = Some(newest.clone());
-        let get =
-            GetFunction { function_name: function_name.clone(), namespace: namespace.clone(), qualifier: qualifier.clone() };
+        let get = GetFunction {
+            function_name: function_name.clone(),
+            namespace: namespace.clone(),
+            qualifier: qualifier.clone(),
+        };
         let address =
             GetFunctionAddress { function_name: function_name.clone(), namespace: namespace.clone(), qualifier };
         if context.client.call(&address)?.body.code_sha256 == package.sha256
@@ -468,10 +481,12 @@ fn show(
         "updated" => format!("updated ({})", deployed.changes.join(", ")),
         action => action.to_owned(),
     };
-    let files = package.paths.len();
-    let plural = if files == 1 { "" } else { "s" };
-    let package_text =
-        format!("{files} file{plural}, {} ({} unpacked)", bytes(package.zip.len() as u64), bytes(package.unpacked_bytes));
+    let package_text = format!(
+        "{}, {} ({} unpacked)",
+        files(package.paths.len()),
+        bytes(package.zip.len() as u64),
+        bytes(package.unpacked_bytes)
+    );
     let handler = if body.handler.is_empty() { String::new() } else { format!(", {}", body.handler) };
     let mut rows = vec![
         ["function".to_owned(), body.function_name.clone()],
@@ -496,11 +511,8 @@ fn show(
 
 /// After a rollback, what is deployed is not what requests get. Nobody should have to find that out.
 fn warn_default(context: &Context, wanted: &Wanted) -> Result<(), CliError> {
-    let get = GetAlias {
-        name: "$DEFAULT".into(),
-        function_name: wanted.name.clone(),
-        namespace: wanted.namespace.clone(),
-    };
+    let get =
+        GetAlias { name: "$DEFAULT".into(), function_name: wanted.name.clone(), namespace: wanted.namespace.clone() };
     let Some(alias) = context.client.find(&get, "ResourceNotFound")? else { return Ok(()) };
     if !matches!(alias.body.function_version.as_str(), "$LATEST" | "") {
         let name = format!("{}{}", quoted(&wanted.name), namespace_flag(&wanted.namespace));
@@ -543,82 +555,5 @@ impl Drop for Bar {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
-
-    fn wanted(manifest: &str, flags: &str) -> Result<(Wanted, Vec<String>), CliError> {
-        let dir = tempfile::tempdir().unwrap();
-        let code = dir.path().join("my-function");
-        std::fs::create_dir(&code).unwrap();
-        std::fs::write(code.join("mayfly.yml"), manifest).unwrap();
-        let line = format!("mayfly deploy {} {flags}", code.display());
-        let Command::Deploy(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
-            panic!("not deploy")
-        };
-        Wanted::read(&args)
-    }
-
-    fn variable(key: &str, value: &str) -> Variable {
-        Variable { key: key.into(), value: value.into() }
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let (found, notes) = wanted(
-            "memory: 256\ntimeout: 5\nlayers: [\"a:1\"]\nenvironment: {A: 1, B: 2}\n",
-            "--memory 512 --layer b:2 --env B=3 --env C=4",
-        )
-        .unwrap();
-        assert_eq!((found.memory, found.timeout), (Some(512), Some(5)));
-        assert_eq!(found.layers.clone().unwrap()[0].layer_name, "b");
-        let variables = found.variables(&[variable("OLD", "x")]).unwrap().variables;
-        assert_eq!(variables, [variable("A", "1"), variable("B", "3"), variable("C", "4")]);
-        assert_eq!((found.name.as_str(), notes.len()), ("my-function", 1));
-        assert!(wanted("", "--name 1x").unwrap_err().hint.contains("--name"));
-        assert!(wanted("memory: 100", "").unwrap_err().hint.contains("128"));
-        assert!(wanted("layers: [x]", "").is_err());
-    }
-
-    #[test]
-    fn variables_of_flags_alone_join_those_there_are() {
-        let (found, _) = wanted("", "--env B=2").unwrap();
-        let variables = found.variables(&[variable("A", "1"), variable("B", "1")]).unwrap().variables;
-        assert_eq!(variables, [variable("A", "1"), variable("B", "2")]);
-        assert!(wanted("", "").unwrap().0.variables(&[variable("A", "1")]).is_none());
-    }
-
-    #[test]
-    fn only_differences_are_sent() {
-        let now = Function {
-            memory_size: 128,
-            timeout: 3,
-            environment: Environment { variables: vec![variable("B", "2"), variable("A", "1")] },
-            public_net_config: public_net(true),
-            ..Default::default()
-        };
-        let same = "memory: 128\ntimeout: 3\nenvironment: {A: 1, B: 2}\npublicNet: true\nfork: auto\n";
-        let (update, names) = wanted(same, "").unwrap().0.changes(&now);
-        assert_eq!(names, Vec::<&str>::new());
-        assert_eq!(
-            serde_json::to_string(&update).unwrap(),
-            r#"{"FunctionName":"my-function","Namespace":"default"}"#
-        );
-        let other = "memory: 256\nenvironment: {A: 1}\npublicNet: false\nfork: off\ndescription: d\n";
-        let (update, names) = wanted(other, "").unwrap().0.changes(&now);
-        assert_eq!(names, ["Description", "MemorySize", "Environment", "PublicNetConfig", "ForkMode"]);
-        assert_eq!(update.public_net_config.unwrap().public_net_status, "DISABLE");
-        let (_, names) = wanted("description: d\npublish: true\n", "").unwrap().0.changes(&now);
-        assert_eq!(names, Vec::<&str>::new());
-    }
-
-    #[test]
-    fn versions_are_compared_by_what_matters() {
-        let one = Function { handler: "index.handler".into(), description: "x".into(), ..Default::default() };
-        let two = Function { fork_mode: "auto".into(), description: "y".into(), ..one.clone() };
-        assert!(same_settings(&one, &two));
-        assert!(!same_settings(&one, &Function { timeout: 9, ..one.clone() }));
-        assert!(!same_settings(&one, &Function { fork_mode: "off".into(), ..one.clone() }));
-    }
-}
+#[path = "deploy_tests.rs"]
+mod tests;

@@ -149,11 +149,8 @@ pub struct EnvArgs {
 /// Shows or changes variables.
 pub fn env(args: &EnvArgs, context: &Context) -> Result<(), CliError> {
     let set = args.set.iter().map(|v| manifest::variable(v)).collect::<Result<Vec<_>, _>>()?;
-    let get = GetFunction {
-        function_name: args.name.clone(),
-        namespace: args.place.namespace.clone(),
-        qualifier: None,
-    };
+    let get =
+        GetFunction { function_name: args.name.clone(), namespace: args.place.namespace.clone(), qualifier: None };
     let mut variables = context.client.call(&get)?.body.environment.variables;
     if !set.is_empty() || !args.unset.is_empty() {
         variables = changed(&variables, set, &args.unset)?;
@@ -259,7 +256,7 @@ mod tests {
             environment: Environment { variables: vec![variable("TOKEN", "hidden")] },
             ..Default::default()
         };
-        insta::assert_snapshot!(table(&[], details(&function), false), @r"
+        insta::assert_snapshot!(table(&[], details(&function), None), @r"
         function      words
         namespace     default
         version       $LATEST

@@ -50,7 +50,11 @@ struct Failure {
 }
 
 /// Runs the command.
-pub fn run(args: &InvokeArgs, out: Output, context: impl FnOnce() -> Result<Context, CliError>) -> Result<(), CliError> {
+pub fn run(
+    args: &InvokeArgs,
+    out: Output,
+    context: impl FnOnce() -> Result<Context, CliError>,
+) -> Result<(), CliError> {
     let event = event(args)?;
     let Context { client, .. } = context()?;
     let answer = client.call(&Invoke {
@@ -82,7 +86,11 @@ pub fn run(args: &InvokeArgs, out: Output, context: impl FnOnce() -> Result<Cont
     }
     if !args.asynchronous && !out.is_json() {
         let value = if result.ret_msg.is_empty() { "null" } else { &result.ret_msg };
-        if out.stdout_is_terminal { out.line(indent(value)) } else { out.line(value) }
+        if out.stdout_is_terminal {
+            out.line(indent(value))
+        } else {
+            out.line(value)
+        }
         if out.stderr_is_terminal {
             out.note(format_args!(
                 "{:.1} ms, {} of memory, request {}",
@@ -143,14 +151,17 @@ fn event(args: &InvokeArgs) -> Result<String, CliError> {
         return Err(CliError::local(format!("the event is larger than {} bytes, the limit of {kind} call", max))
             .hint("put large data where the function can fetch it, and send its address"));
     }
-    serde_json::from_str::<IgnoredAny>(&text)
-        .map_err(|e| CliError::local(format!("{source} is not JSON: {e}")).hint("strings need double quotes: -d '\"text\"'"))?;
+    serde_json::from_str::<IgnoredAny>(&text).map_err(|e| {
+        CliError::local(format!("{source} is not JSON: {e}")).hint("strings need double quotes: -d '\"text\"'")
+    })?;
     Ok(text)
 }
 
 fn read(from: impl Read, max: usize, name: &str) -> Result<String, CliError> {
     let mut text = String::new();
-    from.take(max as u64 + 1).read_to_string(&mut text).map_err(|e| CliError::local(format!("cannot read {name}: {e}")))?;
+    from.take(max as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| CliError::local(format!("cannot read {name}: {e}")))?;
     Ok(text)
 }
 

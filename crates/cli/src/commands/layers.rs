@@ -7,7 +7,7 @@ use crate::api::{
 use crate::error::CliError;
 use crate::guess::family_of;
 use crate::manifest;
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, files};
 use crate::package::pack;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -58,7 +58,11 @@ pub enum LayersCommand {
 }
 
 /// Runs the command.
-pub fn run(args: &LayersArgs, out: Output, context: impl FnOnce() -> Result<Context, CliError>) -> Result<(), CliError> {
+pub fn run(
+    args: &LayersArgs,
+    out: Output,
+    context: impl FnOnce() -> Result<Context, CliError>,
+) -> Result<(), CliError> {
     match &args.command {
         LayersCommand::Ls { name: Some(name) } => {
             let answer = context()?.client.call(&ListLayerVersions { layer_name: name.clone() })?;
@@ -91,10 +95,9 @@ pub fn run(args: &LayersArgs, out: Output, context: impl FnOnce() -> Result<Cont
             if !yes && !confirm(&format!("delete the layer version {layer}?"), out)? {
                 return Err(CliError::local("nothing was deleted"));
             }
-            let answer = context()?.client.call(&DeleteLayerVersion {
-                layer_name: version.layer_name,
-                layer_version: version.layer_version,
-            })?;
+            let answer = context()?
+                .client
+                .call(&DeleteLayerVersion { layer_name: version.layer_name, layer_version: version.layer_version })?;
             if out.is_json() {
                 out.json(&answer.raw);
             }
@@ -165,8 +168,8 @@ fn publish(
         content: Code { zip_file: BASE64_STANDARD.encode(&package.zip) },
         description,
     })?;
-    let (files, size) = (package.paths.len(), bytes(package.zip.len() as u64));
-    published(out, &name, answer.body.layer_version, &format!("{files} files, {size}"))
+    let how = format!("{}, {}", files(package.paths.len()), bytes(package.zip.len() as u64));
+    published(out, &name, answer.body.layer_version, &how)
 }
 
 fn published(out: Output, name: &str, version: u64, how: &str) -> Result<(), CliError> {

@@ -68,9 +68,12 @@ fn key(record: &LogRecord) -> Key {
 
 /// Runs the command.
 pub fn run(args: &LogsArgs, context: &Context) -> Result<(), CliError> {
-    let grep = args.grep.as_deref().map(Regex::new).transpose().map_err(|e| {
-        CliError::local(format!("--grep: {}", e.to_string().lines().last().unwrap_or_default()))
-    })?;
+    let grep = args
+        .grep
+        .as_deref()
+        .map(Regex::new)
+        .transpose()
+        .map_err(|e| CliError::local(format!("--grep: {}", e.to_string().lines().last().unwrap_or_default())))?;
     let reader = Reader { args, context, grep };
     if args.follow {
         return reader.follow();

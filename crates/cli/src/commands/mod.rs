@@ -101,7 +101,10 @@ fn confirm(question: &str, out: Output) -> Result<bool, CliError> {
     let _ = write!(error, "{question} [y/N] ");
     let _ = error.flush();
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).map_err(|e| CliError::local(format!("cannot read the answer: {e}")))?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|e| CliError::local(format!("cannot read the answer: {e}")))?;
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 

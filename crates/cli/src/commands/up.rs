@@ -128,9 +128,9 @@ pub fn run(args: UpArgs, common: &Common) -> Result<(), CliError> {
         .build()
         .map_err(|e| CliError::local(format!("cannot start threads: {e}")))?;
     // `{:#}` shows the causes too.
-    runtime.block_on(mayfly_server::run(options)).map_err(|e| {
-        CliError::local(format!("{e:#}")).hint("`mayfly doctor` says what this machine lacks")
-    })
+    runtime
+        .block_on(mayfly_server::run(options))
+        .map_err(|e| CliError::local(format!("{e:#}")).hint("`mayfly doctor` says what this machine lacks"))
 }
 
 #[cfg(test)]

@@ -21,7 +21,11 @@ pub struct VersionsArgs {
 }
 
 /// All aliases of a function.
-pub fn aliases(context: &Context, name: &str, namespace: &str) -> Result<(Vec<Alias>, Vec<serde_json::Value>), CliError> {
+pub fn aliases(
+    context: &Context,
+    name: &str,
+    namespace: &str,
+) -> Result<(Vec<Alias>, Vec<serde_json::Value>), CliError> {
     let mut raw = Vec::new();
     let all = pages(|offset, limit| {
         let answer = context.client.call(&ListAliases {
@@ -36,7 +40,11 @@ pub fn aliases(context: &Context, name: &str, namespace: &str) -> Result<(Vec<Al
     Ok((all, raw))
 }
 
-fn versions(context: &Context, name: &str, namespace: &str) -> Result<(Vec<Version>, Vec<serde_json::Value>), CliError> {
+fn versions(
+    context: &Context,
+    name: &str,
+    namespace: &str,
+) -> Result<(Vec<Version>, Vec<serde_json::Value>), CliError> {
     let mut raw = Vec::new();
     let all = pages(|offset, limit| {
         let answer = context.client.call(&ListVersionByFunction {
@@ -77,7 +85,11 @@ fn leading_to(aliases: &[Alias], version: &str) -> String {
         let weights = &alias.routing_config.additional_version_weights;
         let rest = 1.0 - weights.iter().map(|w| w.weight).sum::<f64>();
         if alias.function_version == version {
-            names.push(if weights.is_empty() { alias.name.clone() } else { format!("{} {}", alias.name, percent(rest)) });
+            names.push(if weights.is_empty() {
+                alias.name.clone()
+            } else {
+                format!("{} {}", alias.name, percent(rest))
+            });
         }
         let weights = weights.iter().filter(|w| w.version == version);
         names.extend(weights.map(|w| format!("{} {}", alias.name, percent(w.weight))));
@@ -141,11 +153,7 @@ pub struct RollbackArgs {
 /// Moves an alias back.
 pub fn rollback(args: &RollbackArgs, context: &Context) -> Result<(), CliError> {
     let namespace = &args.place.namespace;
-    let get = GetAlias {
-        name: args.alias.clone(),
-        function_name: args.name.clone(),
-        namespace: namespace.clone(),
-    };
+    let get = GetAlias { name: args.alias.clone(), function_name: args.name.clone(), namespace: namespace.clone() };
     let alias = context.client.call(&get)?.body;
     let now = alias.function_version.clone();
     let target = match &args.to {
@@ -165,7 +173,7 @@ pub fn rollback(args: &RollbackArgs, context: &Context) -> Result<(), CliError> 
     if target == now && !split {
         context.out.note(format_args!("{} leads to version {now} already", args.alias));
     }
-    let answer = context.client.call(&UpdateAlias {
+    context.client.call(&UpdateAlias {
         name: args.alias.clone(),
         function_name: args.name.clone(),
         function_version: target.clone(),
@@ -177,14 +185,12 @@ pub fn rollback(args: &RollbackArgs, context: &Context) -> Result<(), CliError> 
         let body = json!({
             "Name": args.alias, "FunctionVersion": target, "PreviousFunctionVersion": now, "RoutingRemoved": split,
         });
-        let _ = answer;
         context.out.json(&body.to_string());
         return Ok(());
     }
     let removed = if split { "; its weights and rules are removed" } else { "" };
     context.out.line(format_args!("{} of {}: {now} -> {target}{removed}", args.alias, args.name));
-    let alias_flag =
-        if args.alias == "$DEFAULT" { String::new() } else { format!(" --alias {}", quoted(&args.alias)) };
+    let alias_flag = if args.alias == "$DEFAULT" { String::new() } else { format!(" --alias {}", quoted(&args.alias)) };
     context.out.note(format_args!(
         "to undo: mayfly rollback {}{}{alias_flag} --to {}",
         quoted(&args.name),

@@ -472,12 +472,10 @@ impl Inner {
         }
         self.shards[shard].functions.store(Arc::new(table));
         if let Some(old) = old {
-            for target in old.targets() {
-                let kept = |e: &Arc<FunctionEntry>| e.targets().any(|t| Arc::ptr_eq(t, target));
-                if !new.as_ref().is_some_and(kept) {
-                    let replaced = new.is_some() && target.spec.key.version == "$LATEST";
-                    self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
-                }
+            let kept: HashSet<_> = new.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
+            for target in old.targets().filter(|target| !kept.contains(&Arc::as_ptr(target))) {
+                let replaced = new.is_some() && target.spec.key.version == "$LATEST";
+                self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
             }
             if new.is_some() && old_mb != new_mb {
                 let function_id = old.state.record.id.clone();

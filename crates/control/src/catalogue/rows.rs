@@ -159,21 +159,26 @@ pub fn delete_layer_version(record: &LayerVersionRecord) -> Change {
     Change::Delete { kind: LAYER_VERSION, key: layer_version_key(record) }
 }
 
+/// Equality that looks at the content only of what is not shared: most records are, between two states of a function.
+fn same<T: PartialEq>(a: Option<&Arc<T>>, b: &Arc<T>) -> bool {
+    a.is_some_and(|a| Arc::ptr_eq(a, b) || a == b)
+}
+
 /// What has to be written to get from one state of a function to another; `None` is a function that does not exist.
 /// Both states, when there are two, are of one function.
 pub fn difference(old: Option<&FunctionState>, new: Option<&FunctionState>) -> Vec<Change> {
     let mut changes = Vec::new();
     if let Some(new) = new {
-        if old.is_none_or(|old| old.record != new.record) {
+        if !same(old.map(|old| &old.record), &new.record) {
             changes.push(put(FUNCTION, new.record.id.clone(), &*new.record));
         }
         for (number, record) in &new.versions {
-            if old.is_none_or(|old| old.versions.get(number) != Some(record)) {
+            if !same(old.and_then(|old| old.versions.get(number)), record) {
                 changes.push(put(VERSION, version_key(record), &**record));
             }
         }
         for (name, record) in &new.aliases {
-            if old.is_none_or(|old| old.aliases.get(name) != Some(record)) {
+            if !same(old.and_then(|old| old.aliases.get(name)), record) {
                 changes.push(put(ALIAS, alias_key(record), &**record));
             }
         }

@@ -42,9 +42,10 @@ fn serve(control: OwnedFd) -> io::Result<()> {
     // SAFETY: CONTROL was placed above and nothing else owns it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL) };
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)?;
-    // SAFETY: setsid and sigprocmask with valid arguments.
+    // SAFETY: setpgid and sigprocmask with valid arguments. A session of its own (setsid) would cost milliseconds here and give
+    // nothing: the spawner's has no terminal.
     let signals = unsafe {
-        libc::setsid();
+        libc::setpgid(0, 0);
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut mask);
         libc::sigaddset(&raw mut mask, libc::SIGCHLD);
@@ -125,15 +126,14 @@ impl Init {
     fn finish(&mut self, endpoint: Option<Endpoint>, hostname: &str) -> io::Result<Named> {
         step("network", net::configure_inside(endpoint))?;
         // SAFETY: a valid buffer of the given length.
-        step(
-            "host name",
-            sys::check(i64::from(unsafe { libc::sethostname(hostname.as_ptr().cast(), hostname.len()) })),
-        )?;
+        let named_host = unsafe { libc::sethostname(hostname.as_ptr().cast(), hostname.len()) };
+        step("host name", sys::check(i64::from(named_host)))?;
         let mut named = Vec::new();
         if let Some(ruleset) = step("landlock", ruleset())? {
             named.push(("landlock".to_owned(), ruleset.try_clone()?));
             self.landlock = Some(ruleset);
         }
+        step("pid numbers", scatter_pids())?;
         // Its memory holds copies of the spawner's; nobody in here is to look at it.
         sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
         Ok(named)
@@ -142,7 +142,7 @@ impl Init {
     fn build(&mut self, root: &Path, endpoint: Option<Endpoint>, hostname: &str, listen: bool) -> io::Result<Named> {
         // SAFETY: takes no pointers.
         step("cgroup namespace", sys::check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })))?;
-        step("private mounts", sys::mount(c"", Path::new("/"), c"", (libc::MS_REC | libc::MS_PRIVATE) as u64, c""))?;
+        step("private mounts", sys::mount(c"", Path::new("/"), c"", libc::MS_REC | libc::MS_PRIVATE, c""))?;
         // Mounts copied from the host's namespace are locked together; a copy of the root gives one that may be entered.
         step("root", sys::bind_mount(root, root))?;
         mount_private(root)?;
@@ -158,7 +158,7 @@ impl Init {
     fn build_nested(&mut self, endpoint: Option<Endpoint>, hostname: &str) -> io::Result<Named> {
         // SAFETY: takes no pointers.
         step("cgroup namespace", sys::check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })))?;
-        step("private mounts", sys::mount(c"", Path::new("/"), c"", (libc::MS_REC | libc::MS_PRIVATE) as u64, c""))?;
+        step("private mounts", sys::mount(c"", Path::new("/"), c"", libc::MS_REC | libc::MS_PRIVATE, c""))?;
         mount_private(Path::new("/"))?;
         self.finish(endpoint, hostname)
     }
@@ -213,7 +213,7 @@ impl Init {
                 let mut mask: libc::sigset_t = std::mem::zeroed();
                 libc::sigemptyset(&raw mut mask);
                 libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
-                libc::setsid();
+                libc::setpgid(0, 0);
                 libc::umask(0o022);
                 set_limits()?;
                 sys::check(i64::from(libc::setgroups(0, std::ptr::null())))?;
@@ -256,9 +256,19 @@ pub fn set_limits() -> io::Result<()> {
     Ok(())
 }
 
+/// Has this pid namespace count on from a random number. Libraries that tell a fork by its pid (OpenSSL) would otherwise take two
+/// forks of one template, both pid 2 of their namespaces, for the same process, and draw the same randomness in both.
+fn scatter_pids() -> io::Result<()> {
+    let mut bytes = [0u8; 2];
+    // SAFETY: fills a buffer of that length.
+    sys::check(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) } as i64)?;
+    let last = 2 + u16::from_le_bytes(bytes) % 30_000;
+    std::fs::write("/proc/sys/kernel/ns_last_pid", last.to_string())
+}
+
 /// The mounts that no two sandboxes share.
 fn mount_private(root: &Path) -> io::Result<()> {
-    let flags = (libc::MS_NOSUID | libc::MS_NODEV) as u64;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let tmp =
         CString::new(format!("size={},nr_inodes=65536,mode=1777", limits::TMP_BYTES)).expect("digits hold no NUL");
     step("/tmp", sys::mount(c"tmpfs", &root.join("tmp"), c"tmpfs", flags, &tmp))?;
@@ -266,7 +276,7 @@ fn mount_private(root: &Path) -> io::Result<()> {
         "/dev/shm",
         sys::mount(c"tmpfs", &root.join("dev/shm"), c"tmpfs", flags, c"size=64m,nr_inodes=4096,mode=1777"),
     )?;
-    let proc_flags = flags | libc::MS_NOEXEC as u64;
+    let proc_flags = flags | libc::MS_NOEXEC;
     step(
         "/proc",
         sys::mount(c"proc", &root.join("proc"), c"proc", proc_flags, c"hidepid=invisible")

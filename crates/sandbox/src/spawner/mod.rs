@@ -88,7 +88,7 @@ impl Spawner {
         std::fs::create_dir_all(&config.run_dir)?;
         // SAFETY: takes no pointers; this process has one thread.
         sys::check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;
-        sys::mount(c"", std::path::Path::new("/"), c"", (libc::MS_REC | libc::MS_PRIVATE) as u64, c"")?;
+        sys::mount(c"", std::path::Path::new("/"), c"", libc::MS_REC | libc::MS_PRIVATE, c"")?;
         if let Err(e) = favour_moves(&config.run_dir) {
             tracing::warn!(error = %e, "moves between control groups stay slow; cold starts take some milliseconds longer");
         }
@@ -310,8 +310,8 @@ impl Spawner {
         if let Some(network) = &self.network {
             network.stop();
         }
-        // SAFETY: detaches our own mount; a valid path.
         if let Ok(path) = sys::cstr(&self.root) {
+            // SAFETY: detaches our own mount; a valid path.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
         let _ = std::fs::remove_dir_all(&self.config.run_dir);

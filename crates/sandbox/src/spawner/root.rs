@@ -42,7 +42,7 @@ const ETC_DIRS: &[&str] = &[
 pub fn build(config: &SpawnerConfig) -> io::Result<PathBuf> {
     let root = config.run_dir.join("root");
     fs::create_dir_all(&root)?;
-    sys::mount(c"tmpfs", &root, c"tmpfs", libc::MS_NOSUID as u64, c"size=4m,mode=755")?;
+    sys::mount(c"tmpfs", &root, c"tmpfs", libc::MS_NOSUID, c"size=4m,mode=755")?;
 
     for dir in [
         "usr",
