@@ -190,8 +190,14 @@ class Instance:
         gc.collect()
         gc.freeze()
         gc.disable()
+        try:
+            folder = os.getcwd()
+        except OSError:
+            folder = "/"
         seat = forker.run(forker.FORKER_FD, watch_fd=forker.STREAM_FD)
         forker.enter(seat, of_template=True)
+        # Entering a mount namespace leads to its root folder.
+        os.chdir(folder)
         soundness.renew_files()
         self.has_landlock = "landlock" in seat.fds
         self.confine()

@@ -676,7 +676,7 @@ class Namespaces(unittest.TestCase):
               "    except OSError: written = False\n"
               "    return dict(status=open('/proc/self/status').read(), ids=os.getresuid() + os.getresgid(), groups=os.getgroups(),\n"
               "                instance=instance == 99, template=template == 98, written=written,\n"
-              "                fds=sorted(map(int, os.listdir('/proc/self/fd')))[:-1], owner=os.stat('/proc/self/fd').st_uid, pid=os.getpid(),\n"
+              "                fds=sorted(map(int, os.listdir('/proc/self/fd')))[:-1], owner=os.stat('/proc/self/fd').st_uid, pid=os.getpid(), folder=os.getcwd(),\n"
               "                drawn=[random.random(), next(tempfile._get_candidate_names()), ssl.RAND_bytes(16).hex()],\n"
               "                ns={n: os.readlink('/proc/self/ns/' + n) for n in ('user', 'mnt', 'net', 'ipc', 'uts', 'pid')})\n"
               "at_import = look()\n"
@@ -689,7 +689,7 @@ class Namespaces(unittest.TestCase):
         self.assertEqual(status["NoNewPrivs"], "1")
         self.assertEqual(status["Seccomp"], "2")
         self.assertEqual(seen["ids"], [1000] * 6)
-        self.assertEqual((seen["groups"], seen["owner"]), ([], 1000))
+        self.assertEqual((seen["groups"], seen["owner"], seen["folder"]), ([], 1000, self.code))
         self.assertTrue(seen["instance"])
         self.assertEqual(seen["written"], not self.landlock)
         self.assertEqual(seen["fds"], fds)

@@ -152,7 +152,7 @@ with session.check("bash and curl, Tencent's template: hello, warm, error") as n
     expect(f"as {result.FunctionRequestId}" in result.Log, f"log: {result.Log!r}")
     again, warm = invoke("bash-custom", {"name": "second"})
     equal((again["pid"], cold(warm)), (value["pid"], "no cold start"))
-    fails("bash-custom", {"name": "third", "fail": True}, 430, "asked to fail") if '"fail":true' in json.dumps({"fail": True}) else None
+    fails("bash-custom", {"name": "third", "fail": True}, 430, "asked to fail")
     notes += [result.RetMsg, f"cold {cold(result)}", f"warm {warm.Duration} ms"]
 
 # --- Tencent's own snippets --------------------------------------------------------------------------------------------
@@ -211,8 +211,10 @@ with session.check("Node.js: callback, files, module state; an error and a rejec
     equal(invoke("js-callback", {})[0], {"greeting": "hello from a file", "count": 1, "left": True, "name": "js-callback", "environ": "stranger"})
     equal(invoke("js-callback", {})[0]["count"], 2)
     fails("js-callback", {"fail": True}, 430, "asked to fail", "index.js")
-    told, _ = fails("js-callback", {"reject": True}, 430, "nobody catches this", "TypeError")
-    equal(invoke("js-callback", {})[0]["greeting"], "hello from a file")
+    # An error outside the handler ends the process; the next call, however soon, must not feel it.
+    for _ in range(10):
+        told, _ = fails("js-callback", {"reject": True}, 430, "nobody catches this", "TypeError")
+        equal(invoke("js-callback", {})[0]["greeting"], "hello from a file")
     notes.append(told["errorMessage"])
 
 with session.check("Node.js: a whole HTTP server behind an API gateway event") as notes:

@@ -104,7 +104,7 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> Str
     table.discover_columns();
     let last = table.column_iter().count().saturating_sub(1);
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
+        column.set_padding((0, if i < last { 2 } else { 0 }));
         if i < last {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
