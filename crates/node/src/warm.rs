@@ -121,6 +121,7 @@ impl Stock {
             match make(self.backend.as_ref(), runtime).await {
                 Ok(waiting) => self.shelves[&runtime].ready.lock().push(waiting),
                 Err(SandboxError::Stopped) => return,
+                Err(_) if self.stopped.load(Ordering::Acquire) => return,
                 Err(error) => {
                     tracing::warn!(%error, %runtime, "no process could be made ahead");
                     failed.push(runtime);

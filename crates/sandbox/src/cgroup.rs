@@ -124,6 +124,13 @@ impl Parent {
             write(&root.join("cgroup.subtree_control"), "+memory +cpu +pids")?;
             write(&root.join(&parent.name).join("cgroup.subtree_control"), "+memory +cpu +pids")?;
         }
+        // All instances together weigh as much as two ordinary processes on each core: a busy function is not starved by whatever else
+        // runs on the host, and the host (this platform's own processes first) keeps a third of each core when functions want all of it.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+        match &parent.layout {
+            Layout::V1 { cpu, .. } => write(&cpu.join(&parent.name).join("cpu.shares"), 2048 * cores)?,
+            Layout::V2 { root } => write(&root.join(&parent.name).join("cpu.weight"), (200 * cores).min(10_000))?,
+        }
         if let Some(total) = total_memory_bytes() {
             // Instances may be promised more than there is. Should they all use it, one of them dies, not the host.
             let (root, file) = match &parent.layout {

@@ -3,9 +3,9 @@
 use crate::data::Keys;
 use async_trait::async_trait;
 use bytes::Bytes;
-use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH};
+use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
 use mayfly_gateway::{GatewayStats, HttpRequest, HttpResponse, Service};
-use mayfly_model::{RequestId, RuntimeId};
+use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
@@ -80,11 +80,7 @@ impl Front {
 
     async fn api(&self, request: HttpRequest) -> HttpResponse {
         let begun = Instant::now();
-        let mut random = [0; 16];
-        if getrandom::fill(&mut random).is_err() {
-            return HttpResponse::text(500, "no randomness");
-        }
-        let request_id = RequestId::from_random(random);
+        let request_id = ids::request_id();
         let verified = self.verify(&request);
         let (action, response) = match verified {
             Err(error) => (String::new(), ApiResponse::error(request_id, &error.into())),

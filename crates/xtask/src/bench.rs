@@ -29,12 +29,18 @@ struct Bench {
 }
 
 /// Runs the benchmarks.
-pub fn run(json: Option<PathBuf>, only: Option<String>, quick: bool) -> Result<()> {
-    let status = Command::new("cargo").args(["build", "--release", "--quiet", "--package", "mayfly"]).status()?;
-    if !status.success() {
-        bail!("the release build failed");
-    }
-    let program = std::env::current_dir()?.join("target/release/mayfly");
+pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>, quick: bool) -> Result<()> {
+    let program = match program {
+        Some(program) => program,
+        None => {
+            let status =
+                Command::new("cargo").args(["build", "--release", "--quiet", "--package", "mayfly"]).status()?;
+            if !status.success() {
+                bail!("the release build failed");
+            }
+            std::env::current_dir()?.join("target/release/mayfly")
+        }
+    };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
     let parts: [(&str, Part); 7] = [

@@ -24,6 +24,9 @@ enum Command {
         /// Run only benchmarks whose name holds this text.
         #[arg(long)]
         only: Option<String>,
+        /// Measure this program instead of a release build of the checkout.
+        #[arg(long)]
+        program: Option<PathBuf>,
         /// Fewer rounds: for trying out, not for quoting.
         #[arg(long)]
         quick: bool,
@@ -34,7 +37,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Bench { json, only, quick } => bench::run(json, only, quick),
+        Command::Bench { json, only, program, quick } => bench::run(json, only, program, quick),
         Command::Compatibility => {
             let path = "docs/scf-compatibility.md";
             std::fs::write(path, mayfly_control::compatibility_markdown()).context("write the page")?;

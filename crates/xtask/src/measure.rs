@@ -73,7 +73,8 @@ impl Prepared {
     /// A wrk script that sends it.
     pub fn script(&self) -> String {
         let mut out = String::from("wrk.method = \"POST\"\n");
-        for (name, value) in &self.headers {
+        // wrk sets Host by itself, to the address it is given, which is the one that was signed.
+        for (name, value) in self.headers.iter().filter(|(name, _)| *name != "host") {
             out.push_str(&format!("wrk.headers[\"{name}\"] = [==[{value}]==]\n"));
         }
         out.push_str(&format!("wrk.body = [==[{}]==]\n", String::from_utf8_lossy(&self.body)));
