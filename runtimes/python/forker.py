@@ -29,7 +29,7 @@ _NAMESPACES = (
     ("ipc", kernel.CLONE_NEWIPC),
     ("uts", kernel.CLONE_NEWUTS),
 )
-_NAMES = frozenset(["stream", "output", "forker", "pid", "landlock", "cgroup"] + [name for name, _ in _NAMESPACES])
+_NAMES = frozenset(["stream", "output", "forker", "pid", "landlock", "cgroup", "home"] + [name for name, _ in _NAMESPACES])
 
 # User code may replace functions of the standard library (gevent does); a template must go on with the real ones.
 _fork = os.fork
@@ -155,18 +155,25 @@ def _receive(channel):
 def _fork_into(seat, home):
     """Forks into the seat's pid namespace. Returns 0 in the child, its pid (as this process sees it) in the parent."""
     namespace = seat.fds.get("pid")
-    if namespace is None:
-        return _fork()
-    kernel.setns(namespace, kernel.CLONE_NEWPID, "pid")
+    own_group = seat.fds.get("home")
+    if own_group is not None and seat.cgroups:
+        # The kernel charges a fork's page tables and stacks to the group of the forker. A template that stayed in its own
+        # group would fill it with those of its copies.
+        _write(seat.cgroups[0], b"0")
     pid = -1
     try:
+        if namespace is not None:
+            kernel.setns(namespace, kernel.CLONE_NEWPID, "pid")
         pid = _fork()
     finally:
         if pid != 0:
             try:
-                kernel.setns(home, kernel.CLONE_NEWPID, "own pid")
+                if namespace is not None:
+                    kernel.setns(home, kernel.CLONE_NEWPID, "own pid")
+                if own_group is not None and seat.cgroups:
+                    _write(own_group, b"0")
             except OSError:
-                # Children would now be born in a stranger's namespace: better no forker than that.
+                # Children would now be born in a stranger's namespace or group: better no forker than that.
                 _exit(71)
     return pid
 

@@ -28,6 +28,8 @@ struct Shared {
     socket: AsyncFd<OwnedFd>,
     waiting: Waiting,
     stopped: AtomicBool,
+    /// Told when the spawner is gone.
+    ended: tokio::sync::Notify,
     next: AtomicU64,
     next_shell: AtomicU64,
 }
@@ -55,6 +57,7 @@ impl ProcessBackend {
             socket,
             waiting: Mutex::default(),
             stopped: AtomicBool::new(false),
+            ended: tokio::sync::Notify::new(),
             next: AtomicU64::new(1),
             next_shell: AtomicU64::new(1),
         });
@@ -70,6 +73,12 @@ impl ProcessBackend {
         }
         tokio::spawn(Arc::clone(&shared).dispatch());
         Ok(Self { shared, started: Arc::new(started), child: Arc::new(tokio::sync::Mutex::new(Some(child))) })
+    }
+
+    /// Waits until the spawner is gone. Every sandbox has gone with it; there is nothing to repair, the platform has to start anew.
+    /// For one waiter.
+    pub async fn ended(&self) {
+        self.shared.ended.notified().await;
     }
 
     /// What the spawner said of itself.
@@ -105,6 +114,7 @@ impl Shared {
         }
         self.stopped.store(true, Ordering::Release);
         self.waiting.lock().clear();
+        self.ended.notify_one();
     }
 
     fn post(&self, request: Request) -> Result<(u64, oneshot::Receiver<Answer>, Vec<u8>), SandboxError> {

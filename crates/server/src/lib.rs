@@ -41,6 +41,7 @@ const COLLECT_AGE: Duration = Duration::from_secs(600);
 pub struct Platform {
     address: SocketAddr,
     keys: Keys,
+    backend: ProcessBackend,
     node: Node,
     control: Control,
     log_store: LogStore,
@@ -63,16 +64,25 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         platform.keys().secret_id,
         platform.keys().source,
     );
-    let signal = stop_signal().await.context("listen for signals")?;
-    tracing::info!(signal, "stopping: requests in flight finish first");
-    platform.stop().await;
-    Ok(())
+    let backend = platform.backend.clone();
+    tokio::select! {
+        signal = stop_signal() => {
+            tracing::info!(signal = signal.context("listen for signals")?, "stopping: requests in flight finish first");
+            platform.stop().await;
+            Ok(())
+        }
+        () = backend.ended() => {
+            platform.stop().await;
+            anyhow::bail!("the spawner process ended, and every sandbox with it; start the platform again (what was acknowledged is safe)")
+        }
+    }
 }
 
 impl Platform {
     /// Starts every part. `spawner` with `arguments` is a program that calls `mayfly_sandbox::spawner::main`.
     pub async fn start(options: PlatformOptions, spawner: PathBuf, arguments: Vec<String>) -> Result<Self> {
         options.validate()?;
+        mayfly_sandbox::spawner::raise_open_files();
         let data = DataDir::open(&options.data)?;
         let keys = data.keys()?;
         let runtimes = runtimes::install(&data.path("runtimes"))?;
@@ -106,7 +116,7 @@ impl Platform {
 
         let metrics = Metrics::new(METRICS_FUNCTIONS_MAX, stores.logs.stats());
         let sink = Arc::new(logs::Sink::new(stores.logs.clone(), metrics.clone()));
-        let node = Node::new(Arc::new(backend), Arc::clone(&stores.code), sink, node_options(&options));
+        let node = Node::new(Arc::new(backend.clone()), Arc::clone(&stores.code), sink, node_options(&options));
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone()));
         let ports = Ports {
             meta: stores.meta,
@@ -150,7 +160,7 @@ impl Platform {
         }));
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
-        Ok(Self { address, keys, node, control, log_store, shutdown, drain, service, tasks, _data: data })
+        Ok(Self { address, keys, backend, node, control, log_store, shutdown, drain, service, tasks, _data: data })
     }
 
     /// The address that the API listens on.

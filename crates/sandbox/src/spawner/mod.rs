@@ -55,6 +55,7 @@ pub fn run(node: OwnedFd) -> io::Result<()> {
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
         libc::signal(libc::SIGINT, libc::SIG_IGN);
     }
+    raise_open_files();
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let Some((n, _)) = sys::receive_with_fds(node.as_fd(), &mut buffer, false)? else { return Ok(()) };
     let config: SpawnerConfig = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
@@ -334,6 +335,22 @@ fn favour_moves(run_dir: &std::path::Path) -> io::Result<()> {
     // SAFETY: a valid path.
     sys::check(i64::from(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }))?;
     std::fs::remove_dir(&point)
+}
+
+/// Allows this process as many open files as the system grants: each sandbox takes about a dozen here, and four in the node.
+/// What runs in sandboxes gets its own, low limit.
+pub fn raise_open_files() {
+    let wanted = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: valid rlimits. Root may raise the hard limit; somebody else takes what it is.
+    unsafe {
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) != 0 {
+            let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now) == 0 {
+                now.rlim_cur = now.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const now);
+            }
+        }
+    }
 }
 
 fn unknown() -> io::Error {

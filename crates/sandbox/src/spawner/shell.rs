@@ -178,7 +178,7 @@ impl Shell {
     pub fn enter_from_zygote(&mut self, zygote: &Zygote) -> io::Result<()> {
         let (ours, theirs) = sys::socket_pair(libc::SOCK_STREAM)?;
         let (forker, its_forker) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
-        let (message, fds) = self.fork_request("zygote", &theirs, Some(&its_forker))?;
+        let (message, fds) = self.fork_request("zygote", &theirs, Some(&its_forker), None)?;
         zygote.fork(&message, &fds.iter().map(|f| f.as_fd()).collect::<Vec<_>>())?;
         self.stream = Some(ours);
         self.forker = Some(forker);
@@ -190,7 +190,8 @@ impl Shell {
     pub fn fork_into(&self, child: &mut Self) -> io::Result<()> {
         let forker = self.forker.as_ref().ok_or_else(|| io::Error::other("this sandbox is no template"))?;
         let (ours, theirs) = sys::socket_pair(libc::SOCK_STREAM)?;
-        let (message, fds) = child.fork_request("template", &theirs, None)?;
+        let home = self.group.procs_files()?.into_iter().next();
+        let (message, fds) = child.fork_request("template", &theirs, None, home)?;
         sys::send_with_fds(forker.as_fd(), &message, &fds.iter().map(|f| f.as_fd()).collect::<Vec<_>>(), true)?;
         // Answers of earlier forks are of no interest, but they must not fill the socket.
         let mut buffer = [0; 4096];
@@ -205,6 +206,7 @@ impl Shell {
         from: &str,
         stream: &OwnedFd,
         forker: Option<&OwnedFd>,
+        home: Option<OwnedFd>,
     ) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let writer = self.output_writer.as_ref().ok_or_else(|| io::Error::other("the sandbox is in use"))?;
         let mut named: Named = vec![("stream", stream.try_clone()?), ("output", writer.try_clone()?)];
@@ -222,6 +224,7 @@ impl Shell {
         for fd in self.group.procs_files()? {
             named.push(("cgroup", fd));
         }
+        named.extend(home.map(|fd| ("home", fd)));
         let (names, fds): (Vec<&str>, Vec<OwnedFd>) = named.into_iter().unzip();
         let uid = crate::wire::GUEST_UID;
         let message = json!({ "id": 0, "from": from, "uid": uid, "gid": uid, "fds": names });
