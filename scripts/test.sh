@@ -8,7 +8,9 @@ export CARGO_TERM_COLOR=never
 
 step() { say "$1"; shift; local begun=$SECONDS; "$@"; echo "    ($((SECONDS - begun)) s)"; }
 
-need_packages python3-venv
+# What the real clients build and install with; npm comes with Node.js or, on Debian, in a package of its own.
+need_packages $(grep -v '^#' tests/clients/apt.txt)
+command -v npm >/dev/null 2>&1 || need_packages npm
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
