@@ -44,6 +44,8 @@ struct Spawner {
     want_spare: VecDeque<u64>,
     /// Numbers for sandboxes that the node has not asked for by number.
     next_spare: u64,
+    /// Held for as long as anything of this platform may exist.
+    _lock: std::fs::File,
 }
 
 /// Runs the spawner on the socket `node`. Returns when the node is gone and everything is cleaned up.
@@ -81,6 +83,8 @@ impl Spawner {
         let layout = Layout::detect().ok_or_else(|| {
             io::Error::other("control groups for memory, cpu and pids are not all mounted; see `mayfly doctor`")
         })?;
+        // The spawner of a platform that was killed a moment ago may still be clearing away what bears our names.
+        let lock = take_over(&config)?;
         let cgroup_version = layout.version();
         let cgroups = Parent::create(layout, &format!("mayfly-{}", config.id))?;
         let mut swept = cgroups.sweep(Instant::now() + TRUSTED_STEP)?;
@@ -112,6 +116,7 @@ impl Spawner {
             dying: Vec::new(),
             want_spare: VecDeque::new(),
             next_spare: 1 << 62,
+            _lock: lock,
             config,
         };
         for runtime in spawner.config.runtimes.clone() {
@@ -335,6 +340,24 @@ fn favour_moves(run_dir: &std::path::Path) -> io::Result<()> {
     // SAFETY: a valid path.
     sys::check(i64::from(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }))?;
     std::fs::remove_dir(&point)
+}
+
+/// Waits until no other spawner works for this platform, and keeps further ones waiting.
+fn take_over(config: &SpawnerConfig) -> io::Result<std::fs::File> {
+    std::fs::create_dir_all(&config.lock_dir)?;
+    let path = config.lock_dir.join(format!("spawner-{}.lock", config.id));
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path)?;
+    let deadline = Instant::now() + 2 * TRUSTED_STEP;
+    loop {
+        // SAFETY: flock on an open descriptor.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(file);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the spawner of an earlier platform on this data directory does not end"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Allows this process as many open files as the system grants: each sandbox takes about a dozen here, and four in the node.
