@@ -14,7 +14,7 @@ command -v npm >/dev/null 2>&1 || need_packages npm
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
-step "Rust tests" cargo test --workspace --quiet
+step "Rust tests" cargo test --workspace --quiet --no-fail-fast
 step "Python shim" python3 -m unittest discover -s runtimes/python -p 'test_*.py'
 step "Node.js shim" node --test runtimes/node/
 step "fuzzing" bash scripts/fuzz.sh 10

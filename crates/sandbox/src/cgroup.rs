@@ -343,8 +343,14 @@ mod tests {
     /// A directory that stands for a version-2 file system, with the files that the kernel would make.
     fn fake_v2() -> (tempfile::TempDir, Layout) {
         let dir = tempfile::tempdir().unwrap();
-        let files =
-            ["cgroup.subtree_control", "p/cgroup.subtree_control", "p/memory.max", "p/a/pids.max", "p/a/memory.max"];
+        let files = [
+            "cgroup.subtree_control",
+            "p/cgroup.subtree_control",
+            "p/memory.max",
+            "p/cpu.weight",
+            "p/a/pids.max",
+            "p/a/memory.max",
+        ];
         let more =
             ["p/a/memory.swap.max", "p/a/memory.oom.group", "p/a/cpu.weight", "p/a/cgroup.procs", "p/a/memory.peak"];
         fs::create_dir_all(dir.path().join("p/a")).unwrap();
