@@ -313,12 +313,16 @@ pub fn zip_of(name: &str, text: &str) -> String {
 }
 
 /// Waits until `condition` holds; fails after five seconds of Tokio's time.
+///
+/// Tokio's paused clock runs on while other threads (a store's, say) are at work, and would be over in no time: a millisecond of it
+/// takes a real one here.
 pub async fn until(mut condition: impl FnMut() -> bool) {
     for _ in 0..5000 {
         if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+        std::thread::sleep(Duration::from_millis(1));
     }
     panic!("the condition did not come to hold");
 }
