@@ -120,9 +120,8 @@ async fn readers_never_see_half_of_a_change() {
             let mut seen = 0u32;
             while seen < 30 {
                 let f = p.ok("GetFunction", json!({"FunctionName": "hello"})).await;
-                if f["Timeout"] == json!(3) {
-                    assert_eq!(f["MemorySize"], json!(128));
-                } else {
+                // Three seconds stand for the function as it was made (and is left), and for the third change.
+                if !(f["Timeout"] == json!(3) && f["MemorySize"] == json!(128)) {
                     assert_eq!(f["MemorySize"].as_u64().unwrap(), f["Timeout"].as_u64().unwrap() * 128, "{f}");
                 }
                 seen = u32::try_from(f["Timeout"].as_u64().unwrap()).unwrap();
