@@ -16,7 +16,7 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 step "Rust tests" cargo test --workspace --quiet --no-fail-fast
 step "Python shim" python3 -m unittest discover -s runtimes/python -p 'test_*.py'
-step "Node.js shim" node --test runtimes/node/
+step "Node.js shim" node --test runtimes/node/test_bootstrap.js
 step "fuzzing" bash scripts/fuzz.sh 10
 step "real clients" bash tests/clients/run.sh
 say "all tests passed"
