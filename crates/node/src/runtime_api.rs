@@ -26,6 +26,10 @@ const CONNECTIONS_MAX: usize = 64;
 /// Room for an answer beside its 6 MB: an error document, or a little too much to be told apart from a flood.
 const BODY_BYTES_MAX: usize = limits::RESULT_BYTES_MAX + 64 * 1024;
 
+/// Bodies of one instance that are taken in at once. A program has one answer to give at a time; the second place is for one that was
+/// broken off. Whoever opens more connections than that must not make the node hold a body for each.
+const BODIES_MAX: usize = 2;
+
 /// One instance's runtime API.
 pub struct RuntimeApi {
     shared: Arc<Shared>,
@@ -34,10 +38,10 @@ pub struct RuntimeApi {
     server: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     work: Notify,
+    bodies: Semaphore,
 }
 
 #[derive(Default)]
@@ -62,7 +66,8 @@ impl RuntimeApi {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let (sender, ready) = oneshot::channel();
-        let shared = Arc::new(Shared::default());
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), work: Notify::new(), bodies: Semaphore::new(BODIES_MAX) });
         shared.state.lock().ready = Some(sender);
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { shared, ready: Some(ready), pending: None, server })
@@ -179,7 +184,10 @@ impl Shared {
         let header = request.headers().get("lambda-runtime-function-error-type");
         let error_type = header.and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
         let trailing_error = matches!(call, Call::Response { .. });
-        let body = match Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await {
+        let body_bytes_max = if matches!(call, Call::Next { .. } | Call::Unknown) { 0 } else { BODY_BYTES_MAX };
+        // Held until the answer is passed on: the body is in memory until then.
+        let _place = if body_bytes_max > 0 { self.bodies.acquire().await.ok() } else { None };
+        let body = match Limited::new(request.into_body(), body_bytes_max).collect().await {
             Ok(collected) => {
                 let failed = collected.trailers().and_then(|t| t.get("lambda-runtime-function-error-type")).is_some();
                 if failed && trailing_error {

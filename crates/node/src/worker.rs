@@ -63,9 +63,13 @@ impl Waiting {
             let (kind, payload) = waiting.listen(&mut printed, Instant::now() + patience).await.map_err(|lost| {
                 Refusal::internal(&format!("no HELLO: {lost:?}; it printed: {}", printed.into_text().0))
             })?;
+            if kind != Kind::Hello {
+                let said = String::from_utf8_lossy(&payload[..payload.len().min(1024)]).into_owned();
+                return Err(Refusal::internal(&format!("{kind:?} came for HELLO: {said}")));
+            }
             let hello: Hello = mayfly_guest::payload(kind, &payload).map_err(|e| Refusal::internal(&e))?;
-            if kind != Kind::Hello || hello.protocol != PROTOCOL {
-                return Err(Refusal::internal(&format!("{kind:?} with protocol {} came for HELLO", hello.protocol)));
+            if hello.protocol != PROTOCOL {
+                return Err(Refusal::internal(&format!("the process speaks protocol {}", hello.protocol)));
             }
         }
         Ok(waiting)

@@ -55,6 +55,9 @@ pub struct NetOptions {
 /// Prefix of the part of the pool that one platform takes: 2,048 instances. Several platforms may run on one machine (tests do).
 const SLICE_PREFIX: u8 = 20;
 
+/// Links of ended sandboxes that are passed over in search of a free address, before one of them is removed.
+const STALE_LINKS_PASSED_MAX: usize = 16;
+
 /// What an instance's side of a link needs to know.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Endpoint {
@@ -163,6 +166,12 @@ impl Network {
         match self.request(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL) {
             // The kernel removes the link of an ended sandbox in its own time; that address is not free before.
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) && attempts > 0 => {
+                // After several of them in a row it is somebody's doing: a template that keeps its forks' namespaces open. Its
+                // links are not in use, and removing one takes effect at once (in milliseconds, which is why it is not the rule).
+                if self.used.len() - attempts >= STALE_LINKS_PASSED_MAX {
+                    self.unlink(index);
+                    self.next = index;
+                }
                 return self.link_again(pid, attempts - 1);
             }
             other => other?,

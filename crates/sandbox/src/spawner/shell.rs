@@ -21,6 +21,9 @@ const UID_RANGE: u64 = 1_000_000_000;
 /// Order in which namespaces are opened, and their names in fork requests.
 const NAMESPACES: [&str; 6] = ["pid", "user", "mnt", "net", "ipc", "uts"];
 
+/// Answers of a template that are looked at before its next fork. It owes one for each.
+const ANSWERS_AT_ONCE_MAX: usize = 64;
+
 /// One sandbox.
 pub struct Shell {
     /// Its pidfd, through which the whole sandbox is killed.
@@ -193,9 +196,15 @@ impl Shell {
         let home = self.group.procs_files()?.into_iter().next();
         let (message, fds) = child.fork_request("template", &theirs, None, home)?;
         sys::send_with_fds(forker.as_fd(), &message, &fds.iter().map(|f| f.as_fd()).collect::<Vec<_>>(), true)?;
-        // Answers of earlier forks are of no interest, but they must not fill the socket.
+        // Answers of earlier forks are of no interest, but they must not fill the socket. No more than a few are taken at a time: user
+        // code in the template may write on and on.
         let mut buffer = [0; 4096];
-        while let Ok(Some(_)) = sys::receive_with_fds(forker.as_fd(), &mut buffer, true) {}
+        for _ in 0..ANSWERS_AT_ONCE_MAX {
+            match sys::receive_with_fds(forker.as_fd(), &mut buffer, true) {
+                Ok(Some(_)) => {}
+                _ => break,
+            }
+        }
         child.stream = Some(ours);
         child.output_writer = None;
         Ok(())
