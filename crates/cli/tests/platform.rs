@@ -147,6 +147,24 @@ fn what_was_initialised_once_is_not_initialised_again() {
     assert!(first.log().contains("instead of being forked: 2 threads"), "{}", first.log());
 }
 
+#[test]
+fn hundreds_of_instances_come_from_one_template() {
+    if !can_sandbox() {
+        return;
+    }
+    const CALLS: usize = 250;
+    let p = platform();
+    let code =
+        "import time, uuid\nONCE = uuid.uuid4().hex\ndef main_handler(e, c):\n    time.sleep(e)\n    return ONCE\n";
+    python(&p, "many", code, json!({ "Timeout": 60 }));
+    let answers: Vec<Value> = std::thread::scope(|s| {
+        let calls: Vec<_> = (0..CALLS).map(|_| s.spawn(|| p.invoke("many", &json!(4)).value())).collect();
+        calls.into_iter().map(|c| c.join().unwrap()).collect()
+    });
+    // What forks keep of the template is charged to its group: with a fixed limit it would have been killed on the way.
+    assert!(answers.iter().all(|a| a.is_string() && *a == answers[0]), "{answers:?}");
+}
+
 /// Code that tries everything that must fail, and says what succeeded.
 const ESCAPES: &str = r#"
 import ctypes, os, socket, struct

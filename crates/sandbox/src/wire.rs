@@ -186,7 +186,8 @@ pub enum InitRequest {
         /// Working directory.
         cwd: String,
     },
-    /// Clone another init with namespaces of its own, whose control socket is attached. The answer carries its pidfd.
+    /// Clone another init with namespaces of its own. Attached: its control socket, and the `cgroup.procs` files of its group and of
+    /// this one's. The answer carries its pidfd.
     Nest,
 }
 

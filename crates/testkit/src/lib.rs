@@ -202,6 +202,11 @@ impl Invoked {
 impl Client {
     /// Calls an action and returns the `Response`.
     pub fn call(&self, action: &str, parameters: &Value) -> Value {
+        self.try_call(action, parameters).unwrap_or_else(|why| panic!("{action}: {why}"))
+    }
+
+    /// As [`Self::call`], of a platform that may be gone: the error says why no answer came.
+    pub fn try_call(&self, action: &str, parameters: &Value) -> Result<Value, String> {
         let body = Bytes::from(parameters.to_string());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
         let headers = sign_tc3(&Tc3Request {
@@ -223,10 +228,10 @@ impl Client {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let mut response = request.send(&body[..]).expect("the platform answers");
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().expect("the answer is text");
-        let mut answer: Value = serde_json::from_str(&text).expect("the answer is JSON");
-        answer["Response"].take()
+        let mut response = request.send(&body[..]).map_err(|e| e.to_string())?;
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| e.to_string())?;
+        let mut answer: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        Ok(answer["Response"].take())
     }
 
     /// Calls an action that must succeed.

@@ -307,11 +307,21 @@ fn ruleset() -> io::Result<Option<OwnedFd>> {
     Ok(created.into())
 }
 
-/// Clones another init into namespaces of its own, below this one's, in the same user namespace.
+/// Clones another init into namespaces of its own, below this one's, in the same user namespace. Descriptors: the new one's control
+/// socket, the file to which a process writes `0` to be in its group, and that of this one's own group.
 fn nest(fds: Vec<OwnedFd>) -> io::Result<Named> {
-    let control = fds.into_iter().next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let [control, group, home]: [OwnedFd; 3] =
+        fds.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let (mut group, mut home) = (std::fs::File::from(group), std::fs::File::from(home));
     let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    match sys::clone3(flags)? {
+    // The kernel charges what a clone costs it (page tables, mounts, namespaces) to the group of who clones. Hundreds of nested
+    // sandboxes would fill the template's.
+    io::Write::write_all(&mut group, b"0")?;
+    let cloned = sys::clone3(flags);
+    if !matches!(cloned, Ok(sys::Forked::Child)) {
+        io::Write::write_all(&mut home, b"0")?;
+    }
+    match cloned? {
         sys::Forked::Child => run(control),
         sys::Forked::Parent(pidfd) => Ok(vec![("pidfd".to_owned(), pidfd)]),
     }

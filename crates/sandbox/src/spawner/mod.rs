@@ -232,34 +232,35 @@ impl Spawner {
 
     fn fork(&mut self, number: u64, template: u64) -> io::Result<Named> {
         let mut parent = self.shells.remove(&template).ok_or_else(unknown)?;
-        let result = (|| {
-            let forked_before = parent.forks > 0;
-            let mut shell = match parent.spare.take() {
-                Some(spare) => *spare,
-                None => parent.nest(number, &self.cgroups, self.network.as_mut())?,
-            };
-            parent.forks += 1;
-            if let Err(e) = parent.fork_into(&mut shell) {
-                self.dying.push(shell.doomed());
-                return Err(e);
-            }
-            // One fork is a first instance. A second one shows that the function scales out: be ready for a third.
-            if forked_before {
-                self.want_spare.push_back(template);
-            }
-            match shell.hand_over() {
-                Ok(named) => {
-                    self.shells.insert(number, shell);
-                    Ok(named)
-                }
-                Err(e) => {
-                    self.dying.push(shell.doomed());
-                    Err(e)
-                }
-            }
-        })();
+        let result = self.fork_beside(&mut parent, template, number);
+        if result.is_err() {
+            parent.live_forks -= 1;
+        }
         self.shells.insert(template, parent);
         result
+    }
+
+    /// Makes a sandbox beside the template's and has the template fork into it. The caller takes back the count of forks on an error.
+    fn fork_beside(&mut self, parent: &mut Shell, template: u64, number: u64) -> io::Result<Named> {
+        parent.live_forks += 1;
+        parent.limit_by_forks()?;
+        let mut shell = match parent.spare.take() {
+            Some(spare) => *spare,
+            None => parent.nest(number, &self.cgroups, self.network.as_mut())?,
+        };
+        let named = parent.fork_into(&mut shell).and_then(|()| shell.hand_over());
+        if named.is_err() {
+            self.dying.push(shell.doomed());
+            return named;
+        }
+        // One fork is a first instance. A second one shows that the function scales out: be ready for a third.
+        if parent.forks > 0 {
+            self.want_spare.push_back(template);
+        }
+        parent.forks += 1;
+        shell.template = Some(template);
+        self.shells.insert(number, shell);
+        named
     }
 
     fn make_spare(&mut self) {
@@ -280,6 +281,9 @@ impl Spawner {
     fn kill(&mut self, mut shell: Shell) {
         if let Some(spare) = shell.spare.take() {
             self.dying.push(spare.doomed());
+        }
+        if let Some(template) = shell.template.and_then(|number| self.shells.get_mut(&number)) {
+            template.live_forks = template.live_forks.saturating_sub(1);
         }
         self.dying.push(shell.doomed());
     }
