@@ -46,16 +46,29 @@ impl Shutdown {
     }
 }
 
-/// Waits for the first SIGTERM or SIGINT and tells which it was.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub async fn stop_signal() -> io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => Ok("SIGTERM"),
-        _ = int.recv() => Ok("SIGINT"),
+/// The orders to stop: SIGTERM and SIGINT.
+pub struct StopSignal {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    /// Takes both signals from their default action, which ends the process at once. To be called before anybody can know that the
+    /// process runs.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the first of them and tells which it was.
+    pub async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
     }
 }
 

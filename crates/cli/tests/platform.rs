@@ -1,8 +1,12 @@
-//! Whole platforms in processes of their own: what functions may rely on, what hostile ones cannot do, and what survives `kill -9`.
+//! Whole platforms in processes of their own: what functions may rely on, what hostile ones cannot do, and how the platform ends.
 
+#[path = "support/host.rs"]
+mod host;
+
+use host::Host;
 use mayfly_testkit::{Platform, Setup, can_sandbox, eventually};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
 fn platform() -> Platform {
     Setup::new(env!("CARGO_BIN_EXE_mayfly")).start()
@@ -10,63 +14,6 @@ fn platform() -> Platform {
 
 fn python(platform: &Platform, name: &str, code: &str, more: Value) {
     platform.create(name, "Python3.9", "index.main_handler", &[("index.py", code)], more);
-}
-
-/// Groups of this platform's instances that still exist.
-fn groups(platform: &Platform) -> usize {
-    let id = platform_id(platform);
-    ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
-        .iter()
-        .filter_map(|root| std::fs::read_dir(format!("{root}/mayfly-{id}")).ok())
-        .flat_map(|dir| dir.flatten().filter(|e| e.path().is_dir()))
-        .count()
-}
-
-fn links(id: &str) -> usize {
-    let prefix = format!("mf{id}");
-    let all = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    all.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
-}
-
-/// The six characters in the names of its groups and links.
-fn platform_id(platform: &Platform) -> String {
-    let pid = platform.pid();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let spawner = children.split_whitespace().next().expect("the spawner is the platform's child");
-    let mounts = std::fs::read_to_string(format!("/proc/{spawner}/mounts")).unwrap_or_default();
-    assert!(mounts.contains("/run/root"), "the spawner has built its root");
-    // The name is in the path of any instance's group: ask the processes.
-    for root in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
-        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(id) = name.strip_prefix("mayfly-") else { continue };
-            if procs_below(&entry.path()).iter().any(|p| descends_from(*p, pid)) {
-                return id.to_owned();
-            }
-        }
-    }
-    panic!("no group of this platform has a process in it");
-}
-
-fn procs_below(dir: &std::path::Path) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let text = std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
-        found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
-    }
-    found
-}
-
-fn descends_from(mut pid: i32, ancestor: i32) -> bool {
-    while pid > 1 {
-        if pid == ancestor {
-            return true;
-        }
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        pid = parent.unwrap_or(0);
-    }
-    false
 }
 
 #[test]
@@ -288,81 +235,6 @@ fn neighbours_cannot_reach_each_other() {
 }
 
 #[test]
-fn attacks_on_resources_hurt_only_themselves() {
-    if !can_sandbox() {
-        return;
-    }
-    let p = platform();
-    python(&p, "neighbour", "def main_handler(e, c):\n    return e\n", json!({}));
-    p.invoke("neighbour", &json!(1));
-    let before_groups = groups(&p);
-    let latency = |during: &str, calls: usize| {
-        let mut times: Vec<Duration> = (0..calls)
-            .map(|n| {
-                let begun = Instant::now();
-                let answer = p.invoke("neighbour", &json!(n));
-                assert_eq!(answer.status(), 200, "the neighbour fails during {during}: {:?}", answer.result);
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        println!("neighbour {during}: p50 {:.2?}, p99 {:.2?}", times[calls / 2], times[calls * 99 / 100]);
-    };
-    latency("before", 50);
-    let attacks: [(&str, &str, &[u64]); 7] = [
-        (
-            "fork-bomb",
-            "import os, time\ndef main_handler(e, c):\n    n = 0\n    end = time.time() + 2\n    while time.time() < end:\n        try:\n            if os.fork() == 0:\n                while True: pass\n            n += 1\n        except OSError:\n            break\n    return n\n",
-            &[200, 433, 434, 439],
-        ),
-        ("memory-hog", "def main_handler(e, c):\n    x = []\n    while True: x.append(bytearray(1 << 20))\n", &[434]),
-        (
-            "disk-filler",
-            "import errno\ndef main_handler(e, c):\n    try:\n        with open('/tmp/full', 'wb') as f:\n            while True: f.write(b'x' * (1 << 20))\n    except OSError as error:\n        return error.errno == errno.ENOSPC\n",
-            &[200, 434],
-        ),
-        (
-            "inode-filler",
-            "import errno\ndef main_handler(e, c):\n    try:\n        n = 0\n        while True:\n            open(f'/tmp/{n}', 'w').close(); n += 1\n    except OSError as error:\n        return error.errno == errno.ENOSPC\n",
-            &[200, 434],
-        ),
-        (
-            "output-flood",
-            "import os\ndef main_handler(e, c):\n    line = b'x' * 65536\n    for _ in range(2000): os.write(1, line)\n    return 'done'\n",
-            &[200, 433],
-        ),
-        (
-            "spinner",
-            "import signal\ndef main_handler(e, c):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True: pass\n",
-            &[433],
-        ),
-        (
-            "daemon",
-            "import os, time\ndef main_handler(e, c):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            time.sleep(1000)\n        os._exit(0)\n    os._exit(1)\n",
-            &[433, 439],
-        ),
-    ];
-    for (name, code, expected) in attacks {
-        python(&p, name, code, json!({ "Timeout": 3 }));
-        std::thread::scope(|s| {
-            let attack = s.spawn(|| p.invoke(name, &json!(1)));
-            latency(name, 50);
-            let ended = attack.join().unwrap();
-            assert!(expected.contains(&ended.status()), "{name}: {:?}", ended.result);
-            assert!(ended.log().len() <= 4096, "the Tail log is bounded");
-        });
-        p.must("DeleteFunction", json!({ "FunctionName": name }));
-    }
-    latency("after", 50);
-    // The stock (four Python sandboxes with a spare each, two of Node.js, two for custom runtimes) and the neighbour's three are
-    // what there can be; it may have been smaller when the test began.
-    let full = 4 * 2 + 2 + 2 + 3;
-    assert!(before_groups <= full);
-    eventually("nothing is left of the attackers", || groups(&p) <= full);
-    assert_eq!(p.stop(), Some(0));
-}
-
-#[test]
 fn lies_to_the_platform_end_only_the_liar() {
     if !can_sandbox() {
         return;
@@ -384,166 +256,18 @@ fn lies_to_the_platform_end_only_the_liar() {
 }
 
 #[test]
-fn kill_nine_loses_nothing_that_was_acknowledged() {
-    if !can_sandbox() {
-        return;
-    }
-    const ROUNDS: usize = 20;
-    let data = tempfile::tempdir().unwrap();
-    let mut acknowledged: Vec<String> = Vec::new();
-    let mut deleted: Vec<String> = Vec::new();
-    for round in 0..ROUNDS {
-        let p = Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data.path()).start();
-        let listed = p.must("ListFunctions", json!({ "Limit": 100 }));
-        let names: Vec<&str> =
-            listed["Functions"].as_array().unwrap().iter().filter_map(|f| f["FunctionName"].as_str()).collect();
-        for name in &acknowledged {
-            assert!(names.contains(&name.as_str()), "round {round}: {name} was acknowledged and is gone");
-        }
-        for name in &deleted {
-            assert!(!names.contains(&name.as_str()), "round {round}: {name} was deleted and is back");
-        }
-        for name in &names {
-            let shown = p.must("GetFunction", json!({ "FunctionName": name }));
-            assert_eq!(shown["Status"], "Active", "round {round}: half a function");
-        }
-        if let Some(name) = names.last() {
-            assert_eq!(p.invoke(name, &json!(round)).value(), json!(round), "{name} runs after the kill");
-        }
-        let client = p.client.clone();
-        let (done, worked) = std::sync::mpsc::channel();
-        let worker = std::thread::spawn(move || {
-            for n in 0.. {
-                let name = format!("f-{round}-{n}");
-                let zip = mayfly_testkit::zip_base64(&[("index.py", "def main_handler(e, c):\n    return e\n")]);
-                let request = json!({ "FunctionName": name, "Runtime": "Python3.9", "Handler": "index.main_handler", "Code": { "ZipFile": zip } });
-                let made = std::panic::catch_unwind(|| client.call("CreateFunction", &request));
-                match made {
-                    Ok(answer) if answer.get("Error").is_none() => drop(done.send((name, false))),
-                    _ => return,
-                }
-                if n % 3 == 2 {
-                    let name = format!("f-{round}-{}", n - 1);
-                    let request = json!({ "FunctionName": name });
-                    match std::panic::catch_unwind(|| client.call("DeleteFunction", &request)) {
-                        Ok(answer) if answer.get("Error").is_none() => drop(done.send((name, true))),
-                        // The answer was lost: the deletion may have happened or not.
-                        _ => drop(done.send((name, true))),
-                    }
-                }
-            }
-        });
-        let mut seen = 0;
-        let stop_after = 2 + round % 4;
-        let mut unsure = None;
-        while seen < stop_after {
-            let Ok((name, gone)) = worked.recv_timeout(Duration::from_secs(10)) else { break };
-            seen += 1;
-            if gone {
-                acknowledged.retain(|n| *n != name);
-                deleted.push(name);
-            } else {
-                acknowledged.push(name);
-            }
-        }
-        p.kill();
-        worker.join().unwrap();
-        for (name, gone) in worked.try_iter() {
-            if gone {
-                acknowledged.retain(|n| *n != name);
-                // Sent while the platform died: nobody was told.
-                unsure = Some(name);
-            } else {
-                acknowledged.push(name);
-            }
-        }
-        deleted.retain(|n| Some(n) != unsure.as_ref());
-        // A hundred are listed at once; old ones make room.
-        if acknowledged.len() > 60 {
-            let p = Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data.path()).start();
-            for name in acknowledged.drain(..) {
-                p.must("DeleteFunction", json!({ "FunctionName": name }));
-            }
-            p.stop();
-        }
-    }
-    let p = Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data.path()).start();
-    let id = {
-        python(&p, "last", "def main_handler(e, c):\n    return e\n", json!({}));
-        p.invoke("last", &json!(1));
-        platform_id(&p)
-    };
-    let pid = p.pid();
-    let tree: Vec<i32> = procs_of(pid);
-    assert!(tree.len() > 2);
-    p.kill();
-    eventually("every process of a killed platform ends", || tree.iter().all(|p| !alive(*p)));
-    eventually("its links go", || links(&id) == 0);
-    eventually("its groups go", || !std::path::Path::new(&format!("/sys/fs/cgroup/pids/mayfly-{id}")).exists());
-}
-
-fn alive(pid: i32) -> bool {
-    // A zombie has ended; it is gone once its parent looks.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|s| s.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
-}
-
-fn procs_of(pid: i32) -> Vec<i32> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|e| e.file_name().to_string_lossy().parse::<i32>().ok());
-    pids.filter(|p| *p != pid && descends_from(*p, pid)).collect()
-}
-
-#[test]
-fn accepted_events_survive_a_kill_and_a_stop_lets_work_finish() {
-    if !can_sandbox() {
-        return;
-    }
-    let data = tempfile::tempdir().unwrap();
-    let start = || Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data.path()).start();
-    let p = start();
-    python(
-        &p,
-        "slow",
-        "import time\ndef main_handler(e, c):\n    time.sleep(e)\n    return 'done'\n",
-        json!({ "Timeout": 20 }),
-    );
-    let ids: Vec<String> = (0..10)
-        .map(|_| {
-            let request = json!({ "FunctionName": "slow", "InvocationType": "Event", "ClientContext": "1.5" });
-            p.must("Invoke", request)["Result"]["FunctionRequestId"].as_str().unwrap().to_owned()
-        })
-        .collect();
-    p.kill();
-    let p = start();
-    for id in &ids {
-        eventually("the event runs after the restart", || {
-            let status = p.call("GetRequestStatus", &json!({ "FunctionName": "slow", "FunctionRequestId": id }));
-            status["Data"][0]["RetCode"] == 0
-        });
-    }
-    let client = p.client.clone();
-    let running = std::thread::spawn(move || client.invoke("slow", &json!(1.5)).value());
-    eventually("it runs", || {
-        p.get("/metrics").1.lines().any(|l| l.starts_with("mayfly_concurrency") && l.ends_with(" 1"))
-    });
-    assert_eq!(p.stop(), Some(0));
-    assert_eq!(running.join().unwrap(), json!("done"), "a stop lets running work finish");
-}
-
-#[test]
-fn the_platform_says_so_when_its_spawner_dies() {
+fn a_dead_spawner_ends_the_platform_and_leaves_nothing() {
     if !can_sandbox() {
         return;
     }
     let p = platform();
+    let host = Host::of(&p);
     python(&p, "hello", "def main_handler(e, c):\n    return e\n", json!({}));
     assert_eq!(p.invoke("hello", &json!(1)).status(), 200);
-    let pid = p.pid();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let spawner: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
-    // SAFETY: signals the child of a platform that this test started.
-    unsafe { libc::kill(spawner, libc::SIGKILL) };
-    eventually("the platform ends", || !alive(pid));
-    assert_eq!(p.stop(), Some(1), "with an error");
+    let all = host.processes();
+    assert!(all.len() > 3 && host.tables() == 1, "there is something to leave");
+    assert!(host.spawner().kill());
+    assert_eq!(p.wait(), Some(1), "an error");
+    assert_eq!((host.parents(), host.links(), host.tables()), (vec![], BTreeSet::new(), 0));
+    eventually("its processes end", || all.iter().all(|process| !process.is_alive()));
 }

@@ -22,15 +22,15 @@ impl Service for Echo {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address: SocketAddr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8701".into()).parse()?;
+    let mut stop = mayfly_base::shutdown::StopSignal::install()?;
     let gateway = Gateway::bind(address, GatewayLimits::default()).await?;
     println!("listening on {}", gateway.local_addr());
     let shutdown = Shutdown::new();
     tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
-            if mayfly_base::shutdown::stop_signal().await.is_ok() {
-                shutdown.trigger();
-            }
+            stop.wait().await;
+            shutdown.trigger();
         }
     });
     gateway.run(Arc::new(Echo), shutdown).await;

@@ -162,7 +162,7 @@ async fn backend_fork(inner: &Inner, ready: &mut Parent) -> Result<Box<dyn mayfl
 }
 
 async fn greet_fork(instance: Box<dyn mayfly_sandbox::Instance>) -> Result<(Waiting, Printed), Refusal> {
-    let mut process = Waiting::greet(instance, FORK_PATIENCE).await?;
+    let mut process = Waiting::greet(instance, FORK_PATIENCE).await.map_err(|e| Refusal::internal(&e))?;
     let mut printed = Printed::default();
     match process.listen(&mut printed, Instant::now() + FORK_PATIENCE).await {
         Ok((Kind::Ready, _)) => Ok((process, printed)),

@@ -7,13 +7,17 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest time a new process may take to say HELLO.
 const HELLO_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Pause before each process that is made ahead: starts that requests wait for come in flocks, and go first.
 const REFILL_PAUSE: Duration = Duration::from_millis(3);
+
+/// Pause after a runtime's first failed start ahead of need; each further one doubles it, up to the maximum.
+const TROUBLE_PAUSE_MIN: Duration = Duration::from_secs(1);
+const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The stock. Cloning gives another handle.
 #[derive(Clone)]
@@ -31,6 +35,25 @@ struct Stock {
 struct Shelf {
     want: usize,
     ready: Mutex<Vec<Waiting>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// A runtime that could not be started ahead is left alone for a while, so that a broken machine is not kept busy with failing.
+struct Trouble {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Shelf {
+    fn wants_more(&self) -> bool {
+        self.ready.lock().len() < self.want && self.trouble.lock().as_ref().is_none_or(|t| t.until <= Instant::now())
+    }
+
+    fn note_trouble(&self) {
+        let mut trouble = self.trouble.lock();
+        let pause = trouble.as_ref().map_or(TROUBLE_PAUSE_MIN, |t| (t.pause * 2).min(TROUBLE_PAUSE_MAX));
+        *trouble = Some(Trouble { until: Instant::now() + pause, pause });
+    }
 }
 
 impl Warm {
@@ -38,7 +61,16 @@ impl Warm {
     pub fn new(backend: Arc<dyn Backend>, want: &HashMap<RuntimeId, usize>) -> Self {
         let shelves = RuntimeId::ALL
             .into_iter()
-            .map(|r| (r, Shelf { want: want.get(&r).copied().unwrap_or(0), ready: Mutex::default() }))
+            .map(|r| {
+                (
+                    r,
+                    Shelf {
+                        want: want.get(&r).copied().unwrap_or(0),
+                        ready: Mutex::default(),
+                        trouble: Mutex::default(),
+                    },
+                )
+            })
             .collect();
         Self(Arc::new(Stock {
             backend,
@@ -102,8 +134,6 @@ impl Warm {
 
 impl Stock {
     async fn fill(&self) {
-        // A runtime that fails is left alone until the next call, so that a broken machine is not kept busy with failing.
-        let mut failed = Vec::new();
         loop {
             loop {
                 tokio::time::sleep(REFILL_PAUSE).await;
@@ -114,17 +144,18 @@ impl Stock {
             if self.stopped.load(Ordering::Acquire) {
                 return;
             }
-            let next = RuntimeId::ALL
-                .into_iter()
-                .find(|r| !failed.contains(r) && self.shelves[r].ready.lock().len() < self.shelves[r].want);
-            let Some(runtime) = next else { return };
+            let Some(runtime) = RuntimeId::ALL.into_iter().find(|r| self.shelves[r].wants_more()) else { return };
+            let shelf = &self.shelves[&runtime];
             match make(self.backend.as_ref(), runtime).await {
-                Ok(waiting) => self.shelves[&runtime].ready.lock().push(waiting),
+                Ok(waiting) => {
+                    shelf.ready.lock().push(waiting);
+                    *shelf.trouble.lock() = None;
+                }
                 Err(SandboxError::Stopped) => return,
                 Err(_) if self.stopped.load(Ordering::Acquire) => return,
                 Err(error) => {
-                    tracing::warn!(%error, %runtime, "no process could be made ahead");
-                    failed.push(runtime);
+                    tracing::warn!(%error, %runtime, "no process could be made ahead; trying again later");
+                    shelf.note_trouble();
                 }
             }
         }
@@ -133,9 +164,7 @@ impl Stock {
 
 async fn make(backend: &dyn Backend, runtime: RuntimeId) -> Result<Waiting, SandboxError> {
     let instance = backend.prepare(runtime.as_str()).await?;
-    Waiting::greet(instance, HELLO_PATIENCE)
-        .await
-        .map_err(|e| SandboxError::Failed { what: "greet a new process", reason: e.message })
+    Waiting::greet(instance, HELLO_PATIENCE).await
 }
 
 /// See [`Warm::urgent`].

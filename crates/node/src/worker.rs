@@ -6,7 +6,7 @@ use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
 use mayfly_guest::{FrameError, Hello, Kind, PROTOCOL, put_invoke, take_frame};
 use mayfly_model::{ColdStart, RequestId, Status};
-use mayfly_sandbox::Instance;
+use mayfly_sandbox::{Instance, SandboxError};
 use mayfly_store::CodeTree;
 use std::io;
 use std::sync::Arc;
@@ -46,30 +46,32 @@ pub enum Lost {
 
 impl Waiting {
     /// Takes over a new sandbox, and waits for its process's HELLO if there is a shim in it.
-    pub async fn greet(mut instance: Box<dyn Instance>, patience: Duration) -> Result<Self, Refusal> {
-        let missing = || Refusal::internal(&"a sandbox came without its descriptors");
-        let output = Output::new(instance.take_output().ok_or_else(missing)?).map_err(|e| Refusal::internal(&e))?;
+    pub async fn greet(mut instance: Box<dyn Instance>, patience: Duration) -> Result<Self, SandboxError> {
+        let failed = |reason: String| SandboxError::Failed { what: "greet a new process", reason };
+        let missing = || failed("its sandbox came without its descriptors".into());
+        let output = Output::new(instance.take_output().ok_or_else(missing)?).map_err(|e| failed(e.to_string()))?;
         let (stream, listener) = (instance.take_stream(), instance.take_listener());
         let line = match (stream, listener) {
-            (Some(stream), _) => Line::Shim(Shim::new(stream.into()).map_err(|e| Refusal::internal(&e))?),
+            (Some(stream), _) => Line::Shim(Shim::new(stream.into()).map_err(|e| failed(e.to_string()))?),
             (None, Some(listener)) => {
-                Line::Custom(RuntimeApi::start(listener.into()).map_err(|e| Refusal::internal(&e))?)
+                Line::Custom(RuntimeApi::start(listener.into()).map_err(|e| failed(e.to_string()))?)
             }
             (None, None) => return Err(missing()),
         };
         let mut waiting = Self { instance: Arc::from(instance), line, output };
         if let Line::Shim(_) = waiting.line {
             let mut printed = Printed::default();
-            let (kind, payload) = waiting.listen(&mut printed, Instant::now() + patience).await.map_err(|lost| {
-                Refusal::internal(&format!("no HELLO: {lost:?}; it printed: {}", printed.into_text().0))
-            })?;
+            let (kind, payload) = waiting
+                .listen(&mut printed, Instant::now() + patience)
+                .await
+                .map_err(|lost| failed(format!("no HELLO: {lost:?}; it printed: {}", printed.into_text().0)))?;
             if kind != Kind::Hello {
                 let said = String::from_utf8_lossy(&payload[..payload.len().min(1024)]).into_owned();
-                return Err(Refusal::internal(&format!("{kind:?} came for HELLO: {said}")));
+                return Err(failed(format!("{kind:?} came for HELLO: {said}")));
             }
-            let hello: Hello = mayfly_guest::payload(kind, &payload).map_err(|e| Refusal::internal(&e))?;
+            let hello: Hello = mayfly_guest::payload(kind, &payload).map_err(|e| failed(e.to_string()))?;
             if hello.protocol != PROTOCOL {
-                return Err(Refusal::internal(&format!("the process speaks protocol {}", hello.protocol)));
+                return Err(failed(format!("it speaks protocol {}", hello.protocol)));
             }
         }
         Ok(waiting)

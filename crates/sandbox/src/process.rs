@@ -39,6 +39,7 @@ struct Shared {
 pub struct ProcessBackend {
     shared: Arc<Shared>,
     started: Arc<Started>,
+    config: Arc<SpawnerConfig>,
     child: Arc<tokio::sync::Mutex<Option<tokio::process::Child>>>,
 }
 
@@ -72,13 +73,27 @@ impl ProcessBackend {
             return Err(SandboxError::Failed { what: "start the spawner", reason: error.clone() });
         }
         tokio::spawn(Arc::clone(&shared).dispatch());
-        Ok(Self { shared, started: Arc::new(started), child: Arc::new(tokio::sync::Mutex::new(Some(child))) })
+        let child = Arc::new(tokio::sync::Mutex::new(Some(child)));
+        Ok(Self { shared, started: Arc::new(started), config: Arc::new(config), child })
     }
 
     /// Waits until the spawner is gone. Every sandbox has gone with it; there is nothing to repair, the platform has to start anew.
     /// For one waiter.
     pub async fn ended(&self) {
         self.shared.ended.notified().await;
+    }
+
+    /// Removes the control groups, links and rules that a spawner which died has left. After [`Self::ended`].
+    ///
+    /// # Errors
+    /// When something could not be removed; the next start on this data directory will try again.
+    pub async fn clear_away(&self) -> Result<(), SandboxError> {
+        let config = Arc::clone(&self.config);
+        let cleared = tokio::task::spawn_blocking(move || crate::spawner::clear_away(&config)).await;
+        cleared
+            .map_err(io::Error::other)
+            .and_then(|result| result)
+            .map_err(|e| SandboxError::io("clear away what the spawner left", &e))
     }
 
     /// What the spawner said of itself.

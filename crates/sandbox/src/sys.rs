@@ -383,6 +383,19 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<bool> {
     }
 }
 
+/// Waits until one of `fds` can be read, at most `timeout_ms` (-1: without end). True: the first of them can.
+pub fn wait_any_readable(fds: &[BorrowedFd<'_>], timeout_ms: i32) -> io::Result<bool> {
+    let poll = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut polls: Vec<libc::pollfd> = fds.iter().map(poll).collect();
+    loop {
+        // SAFETY: as many valid pollfds as are told.
+        match check(i64::from(unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) })) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(|_| polls.first().is_some_and(|p| p.revents != 0)),
+        }
+    }
+}
+
 /// Puts `fd` at number `to`, open across exec.
 pub fn place(fd: impl AsFd, to: RawFd) -> io::Result<()> {
     let from = fd.as_fd().as_raw_fd();

@@ -13,7 +13,7 @@ pub use data::Keys;
 use anyhow::{Context, Result};
 use data::DataDir;
 use mayfly_base::config::PlatformOptions;
-use mayfly_base::shutdown::{Shutdown, stop_signal};
+use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_control::{Control, Options as ControlOptions, Ports, SystemClock};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
@@ -56,7 +56,14 @@ pub struct Platform {
 pub async fn run(options: PlatformOptions) -> Result<()> {
     let begun = Instant::now();
     let spawner = std::env::current_exe().context("find this program's own file")?;
-    let platform = Platform::start(options, spawner, vec!["spawner".into()]).await?;
+    let mut stop = StopSignal::install().context("listen for signals")?;
+    let platform = tokio::select! {
+        platform = Platform::start(options, spawner, vec!["spawner".into()]) => platform?,
+        signal = stop.wait() => {
+            tracing::info!(signal, "stopped before it was ready");
+            return Ok(());
+        }
+    };
     println!(
         "mayfly is ready on http://{} after {} ms (secret id {}; keys in {})",
         platform.address(),
@@ -66,13 +73,15 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
     );
     let backend = platform.backend.clone();
     tokio::select! {
-        signal = stop_signal() => {
-            tracing::info!(signal = signal.context("listen for signals")?, "stopping: requests in flight finish first");
+        signal = stop.wait() => {
+            tracing::info!(signal, "stopping: requests in flight finish first");
             platform.stop().await;
             Ok(())
         }
         () = backend.ended() => {
+            let cleared = platform.backend.clear_away().await;
             platform.stop().await;
+            cleared.context("clear away what the spawner left")?;
             anyhow::bail!("the spawner process ended, and every sandbox with it; start the platform again (what was acknowledged is safe)")
         }
     }

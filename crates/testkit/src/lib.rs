@@ -138,22 +138,32 @@ impl Platform {
         self.terminate()
     }
 
+    /// Waits until it ends by itself, and returns its exit code. `None`: it did not within a minute, or a signal ended it.
+    pub fn wait(mut self) -> Option<i32> {
+        end_of(self.child.take()?)
+    }
+
     fn terminate(&mut self) -> Option<i32> {
-        let mut child = self.child.take()?;
+        let child = self.child.take()?;
         // SAFETY: signals an own child that has not been waited for.
         unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            if let Ok(Some(status)) = child.try_wait() {
-                return status.code();
-            }
-            if Instant::now() > deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        end_of(child)
+    }
+}
+
+/// Waits for the end of a platform, a minute at most, and kills it then.
+fn end_of(mut child: Child) -> Option<i32> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return status.code();
         }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

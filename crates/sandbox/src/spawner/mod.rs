@@ -1,7 +1,8 @@
 //! The spawner: the one process in which forks and clones happen. Single-threaded, no async, a few hundred kilobytes.
 //!
-//! It takes requests from the node on one socket, in order, and answers each. It trusts the node, the zygotes and the
-//! init of each sandbox; it never waits for a process that has run user code. When the node goes away, however, it kills and removes
+//! It takes requests from the node on one socket, in order, and answers each; a fork may have to wait for a sandbox, and is
+//! answered when that is there. It trusts the node, the zygotes and the init of each sandbox, but it never waits for a sandbox that
+//! user code has run in. When the node goes away, however, it kills and removes
 //! everything it has made, and ends.
 
 mod init;
@@ -14,7 +15,7 @@ use crate::net::{self, Network};
 use crate::seccomp::{self, Profile};
 use crate::sys;
 use crate::wire::{Envelope, MESSAGE_BYTES_MAX, Reply, Request, RuntimeConfig, SpawnerConfig, Start, Started};
-use shell::Shell;
+use shell::{Remains, Shell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,9 +25,12 @@ use zygote::Zygote;
 
 /// How long a trusted process may take for one step before it counts as broken.
 const TRUSTED_STEP: Duration = Duration::from_secs(5);
-/// How long an init beside user code may take. Its sandbox may be short of memory or processes through the user's doing, and
-/// everybody else waits meanwhile.
-const NESTED_STEP: Duration = Duration::from_secs(1);
+/// How often deadlines of what is under way are looked at, in milliseconds.
+const LOOK_EVERY_MS: i32 = 50;
+/// How often remains of sandboxes are looked at, in milliseconds.
+const BURY_EVERY_MS: i32 = 5;
+/// Forks that may wait for one template's sandboxes. More are refused at once.
+const WAITING_FORKS_MAX: usize = 1024;
 
 pub(crate) type Named = Vec<(&'static str, OwnedFd)>;
 
@@ -39,13 +43,21 @@ struct Spawner {
     zygotes: HashMap<String, Zygote>,
     shells: HashMap<u64, Shell>,
     /// Sandboxes whose init has been killed and whose group is not empty yet.
-    dying: Vec<Shell>,
+    dying: Vec<Remains>,
+    /// Templates whose init makes a sandbox for another fork, with the requests that wait for it.
+    nesting: HashMap<u64, VecDeque<WaitingFork>>,
     /// Templates that should get a spare sandbox for their next fork when there is nothing else to do.
     want_spare: VecDeque<u64>,
-    /// Numbers for sandboxes that the node has not asked for by number.
-    next_spare: u64,
+    /// Numbers for sandboxes beside templates: they are begun before it is known which fork they are for.
+    next_nested: u64,
     /// Held for as long as anything of this platform may exist.
     _lock: std::fs::File,
+}
+
+/// A fork that was asked for and waits for its sandbox.
+struct WaitingFork {
+    seq: u64,
+    number: u64,
 }
 
 /// Runs the spawner on the socket `node`. Returns when the node is gone and everything is cleaned up.
@@ -76,6 +88,31 @@ pub fn run(node: OwnedFd) -> io::Result<()> {
 
 fn send<T: serde::Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     sys::send_with_fds(socket, &serde_json::to_vec(message).map_err(io::Error::other)?, fds, false)
+}
+
+fn reply(node: &OwnedFd, seq: u64, result: io::Result<Named>) -> io::Result<()> {
+    let (error, named) = match result {
+        Ok(named) => (None, named),
+        Err(e) => (Some(e.to_string()), Named::new()),
+    };
+    let fds: Vec<BorrowedFd<'_>> = named.iter().map(|(_, fd)| fd.as_fd()).collect();
+    let names = named.iter().map(|(name, _)| (*name).to_owned()).collect();
+    send(node.as_fd(), &Reply { seq, error, fds: names }, &fds)
+}
+
+/// Removes what is left of a platform whose spawner died, with everything that still runs of it.
+///
+/// # Errors
+/// When something could not be removed within a few seconds.
+pub fn clear_away(config: &SpawnerConfig) -> io::Result<()> {
+    let Some(layout) = Layout::detect() else { return Ok(()) };
+    let _lock = take_over(config)?;
+    let cgroups = Parent::create(layout, &format!("mayfly-{}", config.id))?;
+    let swept = cgroups.sweep(Instant::now() + TRUSTED_STEP);
+    cgroups.remove();
+    net::sweep(&config.id);
+    let _ = std::fs::remove_dir_all(&config.run_dir);
+    swept.map(drop)
 }
 
 impl Spawner {
@@ -114,8 +151,9 @@ impl Spawner {
             zygotes: HashMap::new(),
             shells: HashMap::new(),
             dying: Vec::new(),
+            nesting: HashMap::new(),
             want_spare: VecDeque::new(),
-            next_spare: 1 << 62,
+            next_nested: 1 << 62,
             _lock: lock,
             config,
         };
@@ -135,48 +173,76 @@ impl Spawner {
         Ok(())
     }
 
+    /// Serves the node until it is gone.
     fn serve(&mut self, node: &OwnedFd, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            self.bury();
-            // With housekeeping to do, only look whether something waits; a request always comes first.
-            let timeout = if self.want_spare.is_empty() { if self.dying.is_empty() { -1 } else { 5 } } else { 0 };
-            if !sys::wait_readable(node.as_fd(), timeout)? {
-                self.make_spare();
-                continue;
-            }
-            let Some((n, _)) = sys::receive_with_fds(node.as_fd(), buffer, false)? else { return Ok(()) };
-            let envelope: Envelope = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
-            let (error, named) = match self.handle(envelope.request) {
-                Ok(named) => (None, named),
-                Err(e) => (Some(e.to_string()), Named::new()),
-            };
-            let fds: Vec<BorrowedFd<'_>> = named.iter().map(|(_, fd)| fd.as_fd()).collect();
-            let names = named.iter().map(|(name, _)| (*name).to_owned()).collect();
-            match send(node.as_fd(), &Reply { seq: envelope.seq, error, fds: names }, &fds) {
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other?,
+            match self.serve_once(node, buffer) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // A node that was killed takes no leave.
+                Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
             }
         }
     }
 
-    fn handle(&mut self, request: Request) -> io::Result<Named> {
+    /// Waits for something to do and does it. False: the node is gone.
+    fn serve_once(&mut self, node: &OwnedFd, buffer: &mut [u8]) -> io::Result<bool> {
+        self.bury();
+        // With housekeeping to do, only look whether something waits; a request always comes first.
+        let timeout = match () {
+            () if !self.want_spare.is_empty() => 0,
+            () if !self.dying.is_empty() => BURY_EVERY_MS,
+            () if !self.nesting.is_empty() => LOOK_EVERY_MS,
+            () => -1,
+        };
+        let sockets = self.nesting.keys().filter_map(|t| self.shells.get(t)?.nesting_socket());
+        let sockets: Vec<BorrowedFd<'_>> = std::iter::once(node.as_fd()).chain(sockets).collect();
+        let asked = sys::wait_any_readable(&sockets, timeout)?;
+        self.finish_nests(node)?;
+        if !asked {
+            self.make_spare();
+            return Ok(true);
+        }
+        let Some((n, _)) = sys::receive_with_fds(node.as_fd(), buffer, false)? else { return Ok(false) };
+        let envelope: Envelope = serde_json::from_slice(&buffer[..n]).map_err(io::Error::other)?;
+        if let Request::Bind { shell, .. } = &envelope.request {
+            self.settle(*shell)?;
+            self.finish_nests(node)?;
+        }
+        if let Some(result) = self.handle(envelope.seq, envelope.request).transpose() {
+            reply(node, envelope.seq, result)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits for the spare that a sandbox's init is making: its next order must find it free. No user code runs there yet.
+    fn settle(&self, number: u64) -> io::Result<()> {
+        if let Some(socket) = self.shells.get(&number).and_then(Shell::nesting_socket) {
+            sys::wait_readable(socket, TRUSTED_STEP.as_millis() as i32)?;
+        }
+        Ok(())
+    }
+
+    /// Does what is asked. `None`: the answer follows later.
+    fn handle(&mut self, seq: u64, request: Request) -> io::Result<Option<Named>> {
         match request {
-            Request::Prepare { shell, runtime } => self.prepare(shell, &runtime),
+            Request::Prepare { shell, runtime } => self.prepare(shell, &runtime).map(Some),
             Request::Bind { shell, binding } => {
                 let shell = self.shells.get_mut(&shell).ok_or_else(unknown)?;
                 shell.bind(&binding)?;
-                Ok(Named::new())
+                Ok(Some(Named::new()))
             }
             Request::Launch { shell, argv, environment } => {
                 self.shells.get_mut(&shell).ok_or_else(unknown)?.launch_user_program(argv, environment)?;
-                Ok(Named::new())
+                Ok(Some(Named::new()))
             }
-            Request::Fork { shell, template } => self.fork(shell, template),
+            Request::Fork { shell, template } => self.fork(seq, shell, template),
             Request::Destroy { shell } => {
-                if let Some(shell) = self.shells.remove(&shell) {
-                    self.kill(shell);
-                }
-                Ok(Named::new())
+                self.destroy(shell);
+                Ok(Some(Named::new()))
             }
         }
     }
@@ -230,27 +296,37 @@ impl Spawner {
         unreachable!("the second attempt returns")
     }
 
-    fn fork(&mut self, number: u64, template: u64) -> io::Result<Named> {
-        let mut parent = self.shells.remove(&template).ok_or_else(unknown)?;
-        let result = self.fork_beside(&mut parent, template, number);
-        if result.is_err() {
-            parent.live_forks -= 1;
+    /// Forks a template into a sandbox made ahead, or has one made and lets the request wait for it.
+    fn fork(&mut self, seq: u64, number: u64, template: u64) -> io::Result<Option<Named>> {
+        let parent = self.shells.get_mut(&template).ok_or_else(unknown)?;
+        if let Some(spare) = parent.spare.take() {
+            return self.fork_into(*spare, number, template).map(Some);
         }
-        self.shells.insert(template, parent);
-        result
+        if let Some(waiting) = self.nesting.get_mut(&template) {
+            if waiting.len() >= WAITING_FORKS_MAX {
+                return Err(io::Error::other("too many forks wait for this template"));
+            }
+            waiting.push_back(WaitingFork { seq, number });
+            return Ok(None);
+        }
+        parent.begin_nest(self.next_nested, &self.cgroups)?;
+        self.next_nested += 1;
+        self.nesting.insert(template, VecDeque::from([WaitingFork { seq, number }]));
+        Ok(None)
     }
 
-    /// Makes a sandbox beside the template's and has the template fork into it. The caller takes back the count of forks on an error.
-    fn fork_beside(&mut self, parent: &mut Shell, template: u64, number: u64) -> io::Result<Named> {
-        parent.live_forks += 1;
-        parent.limit_by_forks()?;
-        let mut shell = match parent.spare.take() {
-            Some(spare) => *spare,
-            None => parent.nest(number, &self.cgroups, self.network.as_mut())?,
+    /// Has the template fork into `shell`, a sandbox beside its own.
+    fn fork_into(&mut self, mut shell: Shell, number: u64, template: u64) -> io::Result<Named> {
+        let Some(parent) = self.shells.get_mut(&template) else {
+            self.dying.extend(shell.doomed());
+            return Err(unknown());
         };
-        let named = parent.fork_into(&mut shell).and_then(|()| shell.hand_over());
+        parent.live_forks += 1;
+        let named =
+            parent.limit_by_forks().and_then(|()| parent.fork_into(&mut shell)).and_then(|()| shell.hand_over());
         if named.is_err() {
-            self.dying.push(shell.doomed());
+            parent.live_forks -= 1;
+            self.dying.extend(shell.doomed());
             return named;
         }
         // One fork is a first instance. A second one shows that the function scales out: be ready for a third.
@@ -263,29 +339,75 @@ impl Spawner {
         named
     }
 
+    /// Begins a sandbox for the next fork of a template that wants one.
     fn make_spare(&mut self) {
         let Some(number) = self.want_spare.pop_front() else { return };
         let Some(shell) = self.shells.get_mut(&number) else { return };
-        if shell.spare.is_some() || !shell.can_nest() {
+        if shell.spare.is_some() || !shell.can_nest() || self.nesting.contains_key(&number) {
             return;
         }
-        let spare_number = self.next_spare;
-        self.next_spare += 1;
-        match shell.nest(spare_number, &self.cgroups, self.network.as_mut()) {
-            Ok(spare) => shell.spare = Some(Box::new(spare)),
+        match shell.begin_nest(self.next_nested, &self.cgroups) {
+            Ok(()) => {
+                self.next_nested += 1;
+                self.nesting.insert(number, VecDeque::new());
+            }
             Err(e) => tracing::warn!(error = %e, "no spare sandbox could be made"),
         }
     }
 
-    /// Kills a sandbox and all that came from it; its remains are removed by [`Self::bury`].
-    fn kill(&mut self, mut shell: Shell) {
-        if let Some(spare) = shell.spare.take() {
-            self.dying.push(spare.doomed());
+    /// Completes the sandboxes whose init has come, and answers the forks that waited for them.
+    fn finish_nests(&mut self, node: &OwnedFd) -> io::Result<()> {
+        let templates: Vec<u64> = self.nesting.keys().copied().collect();
+        for template in templates {
+            let made = match self.shells.get_mut(&template) {
+                Some(parent) => parent.finish_nest(self.network.as_mut()),
+                None => Some(Err((unknown(), None))),
+            };
+            let Some(made) = made else { continue };
+            let Some(mut waiting) = self.nesting.remove(&template) else { continue };
+            match made {
+                Ok(shell) => match waiting.pop_front() {
+                    Some(first) => {
+                        let result = self.fork_into(shell, first.number, template);
+                        reply(node, first.seq, result)?;
+                    }
+                    None => {
+                        if let Some(parent) = self.shells.get_mut(&template) {
+                            parent.spare = Some(Box::new(shell));
+                        }
+                    }
+                },
+                Err((e, remains)) => {
+                    self.dying.extend(remains);
+                    tracing::warn!(error = %e, "no sandbox could be made beside a template's");
+                    if let Some(first) = waiting.pop_front() {
+                        reply(node, first.seq, Err(e))?;
+                    }
+                }
+            }
+            for WaitingFork { seq, number } in waiting {
+                match self.fork(seq, number, template) {
+                    Ok(None) => {}
+                    Ok(Some(named)) => reply(node, seq, Ok(named))?,
+                    Err(e) => reply(node, seq, Err(e))?,
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn destroy(&mut self, number: u64) {
+        if let Some(shell) = self.shells.remove(&number) {
+            self.kill(shell);
+        }
+    }
+
+    /// Kills a sandbox and all that came from it; its remains are removed by [`Self::bury`].
+    fn kill(&mut self, shell: Shell) {
         if let Some(template) = shell.template.and_then(|number| self.shells.get_mut(&number)) {
             template.live_forks = template.live_forks.saturating_sub(1);
         }
-        self.dying.push(shell.doomed());
+        self.dying.extend(shell.doomed());
     }
 
     /// Reaps what has ended and removes the groups of sandboxes that are empty.
@@ -293,13 +415,7 @@ impl Spawner {
         // SAFETY: reaps any ended child; takes no pointers.
         unsafe { while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {} }
         let network = &mut self.network;
-        self.dying.retain(|shell| {
-            let gone = shell.group.remove();
-            if gone && let (Some(network), Some(index)) = (network.as_mut(), shell.link) {
-                network.release(index);
-            }
-            !gone
-        });
+        self.dying.retain(|remains| !remains.remove(network.as_mut()));
     }
 
     fn stop(&mut self) {

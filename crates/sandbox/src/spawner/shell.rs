@@ -1,6 +1,6 @@
 //! One sandbox as the spawner sees it: namespaces with an init in them, a control group, a link, and its descriptors.
 
-use super::{NESTED_STEP, Named, TRUSTED_STEP, init, pid_of, zygote::Zygote};
+use super::{Named, TRUSTED_STEP, init, pid_of, zygote::Zygote};
 use crate::cgroup::{Group, Parent};
 use crate::net::Network;
 use crate::sys;
@@ -11,7 +11,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the init of a template's sandbox may take to clone another init. It shares its CPU time and memory with user code, so it
+/// is not waited for: see [`Shell::begin_nest`].
+const NEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// First of the host's user ids that sandboxes are mapped to. Each sandbox gets two of its own, so that no limit counted by
 /// user (processes, locked memory) is shared between sandboxes.
@@ -26,6 +30,31 @@ const ANSWERS_AT_ONCE_MAX: usize = 64;
 
 /// What each living fork adds to its template's memory limit, in MB.
 const FORK_ALLOWANCE_MB: u64 = 1;
+
+/// A sandbox beside a template's whose init has been asked for and has not come yet.
+struct Nesting {
+    number: u64,
+    group: Group,
+    control: OwnedFd,
+    deadline: Instant,
+}
+
+/// What is left of a sandbox whose processes have been killed.
+pub struct Remains {
+    group: Group,
+    link: Option<usize>,
+}
+
+impl Remains {
+    /// Removes what is empty by now. False: processes are still on their way out.
+    pub fn remove(&self, network: Option<&mut Network>) -> bool {
+        let gone = self.group.remove();
+        if gone && let (Some(network), Some(index)) = (network, self.link) {
+            network.release(index);
+        }
+        gone
+    }
+}
 
 /// One sandbox.
 pub struct Shell {
@@ -42,8 +71,11 @@ pub struct Shell {
     output: Option<OwnedFd>,
     /// The write end of the output, until a process has it.
     output_writer: Option<OwnedFd>,
-    nested: bool,
     binding: Option<Binding>,
+    /// A sandbox that its init was asked to make beside it.
+    nesting: Option<Nesting>,
+    /// No further sandbox can be made beside it: it is in another's, or its init did not answer in time.
+    barren: bool,
     /// Its control group.
     pub group: Group,
     /// Its link's number.
@@ -104,8 +136,9 @@ impl Shell {
             stream: None,
             output: Some(output),
             output_writer: Some(output_writer),
-            nested,
             binding: None,
+            nesting: None,
+            barren: nested,
             group,
             link: None,
             spare: None,
@@ -120,10 +153,10 @@ impl Shell {
         match result {
             Ok(()) => Ok(self),
             Err(e) => {
-                let shell = self.doomed();
+                self.kill();
                 // The init has hardly begun: its end is a matter of a millisecond.
-                let _ = sys::wait_readable(shell.pidfd.as_fd(), 100);
-                shell.group.remove();
+                let _ = sys::wait_readable(self.pidfd.as_fd(), 100);
+                self.group.remove();
                 Err(e)
             }
         }
@@ -169,12 +202,20 @@ impl Shell {
         Ok(())
     }
 
+    /// Asks the init and waits for its answer. Only while no user code runs in the sandbox: nothing could be slower on purpose.
     fn ask(&self, request: &InitRequest, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<(String, OwnedFd)>> {
-        let patience: Duration = if self.binding.is_some() || self.nested { NESTED_STEP } else { TRUSTED_STEP };
-        sys::send_with_fds(self.control.as_fd(), &serde_json::to_vec(request).map_err(io::Error::other)?, fds, true)?;
-        if !sys::wait_readable(self.control.as_fd(), patience.as_millis() as i32)? {
+        self.order(request, fds)?;
+        if !sys::wait_readable(self.control.as_fd(), TRUSTED_STEP.as_millis() as i32)? {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the sandbox does not answer"));
         }
+        self.answer()
+    }
+
+    fn order(&self, request: &InitRequest, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        sys::send_with_fds(self.control.as_fd(), &serde_json::to_vec(request).map_err(io::Error::other)?, fds, true)
+    }
+
+    fn answer(&self) -> io::Result<Vec<(String, OwnedFd)>> {
         let mut buffer = [0; 4096];
         let Some((n, fds)) = sys::receive_with_fds(self.control.as_fd(), &mut buffer, true)? else {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the sandbox has ended"));
@@ -314,37 +355,90 @@ impl Shell {
 
     /// True when other sandboxes can be made beside this one.
     pub fn can_nest(&self) -> bool {
-        self.forker.is_some() && !self.nested
+        self.forker.is_some() && !self.barren
     }
 
-    /// Makes a sandbox beside this template's: the same user namespace and the same view of code, everything else its own.
-    pub fn nest(&self, number: u64, cgroups: &Parent, network: Option<&mut Network>) -> io::Result<Self> {
+    /// The socket on which the init that [`Self::begin_nest`] asked will answer.
+    pub fn nesting_socket(&self) -> Option<BorrowedFd<'_>> {
+        self.nesting.as_ref().map(|_| self.control.as_fd())
+    }
+
+    /// Asks for a sandbox beside this template's: the same user namespace and the same view of code, everything else its own.
+    ///
+    /// The init that has to clone shares its CPU time with user code, which may leave it none. Nobody waits for it:
+    /// [`Self::finish_nest`] takes the answer when it has come.
+    pub fn begin_nest(&mut self, number: u64, cgroups: &Parent) -> io::Result<()> {
+        if !self.can_nest() || self.nesting.is_some() {
+            return Err(io::Error::other("no sandbox can be made beside this one"));
+        }
         let group = cgroups.group(&number.to_string(), limits::PIDS_MAX)?;
-        let (control, theirs) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
-        let groups = [&group, &self.group].map(|g| g.procs_files().map(|files| files.into_iter().next()));
-        let [Ok(Some(its_group)), Ok(Some(home))] = groups else {
-            group.remove();
-            return Err(io::Error::other("the control group cannot be entered"));
+        let ask = || {
+            let (control, theirs) = sys::socket_pair(libc::SOCK_SEQPACKET)?;
+            let procs = |group: &Group| {
+                let file = group.procs_files()?.into_iter().next();
+                file.ok_or_else(|| io::Error::other("the control group cannot be entered"))
+            };
+            let (its_group, home) = (procs(&group)?, procs(&self.group)?);
+            self.order(&InitRequest::Nest, &[theirs.as_fd(), its_group.as_fd(), home.as_fd()])?;
+            Ok(control)
         };
-        let made = self.ask(&InitRequest::Nest, &[theirs.as_fd(), its_group.as_fd(), home.as_fd()]);
-        let pidfd = match made.map(|named| named.into_iter().next()) {
-            Ok(Some((_, pidfd))) => pidfd,
-            other => {
-                group.remove();
-                return Err(other.err().unwrap_or_else(|| io::Error::other("no init was made")));
+        match ask() {
+            Ok(control) => {
+                self.nesting = Some(Nesting { number, group, control, deadline: Instant::now() + NEST_PATIENCE });
+                Ok(())
             }
-        };
-        drop(theirs);
-        let pid = pid_of(&pidfd)?;
-        let mut shell = Self::assemble(pidfd, control, group, true)?;
-        let built =
-            shell.connect(pid, number, network, |endpoint, hostname| InitRequest::BuildNested { endpoint, hostname });
-        let built = built.and_then(|()| match &self.binding {
-            // Its view was copied from a sandbox that has the code already.
-            Some(binding) => shell.apply(binding, false),
-            None => Ok(()),
+            Err(e) => {
+                group.remove();
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes the init's answer and completes the sandbox. `None`: there is no answer yet. After an error the remains, if any, are for
+    /// the caller to remove.
+    pub fn finish_nest(&mut self, network: Option<&mut Network>) -> Option<Result<Self, (io::Error, Option<Remains>)>> {
+        let nesting = self.nesting.take()?;
+        match sys::wait_readable(self.control.as_fd(), 0) {
+            Ok(true) => {}
+            Ok(false) if Instant::now() < nesting.deadline => {
+                self.nesting = Some(nesting);
+                return None;
+            }
+            unanswered => {
+                // Its answer may still come, and would be taken for that to another request.
+                self.barren = true;
+                let error = unanswered.err().unwrap_or_else(|| {
+                    io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the template's sandbox leaves its init no time to make another",
+                    )
+                });
+                return Some(Err((error, Some(Remains { group: nesting.group, link: None }))));
+            }
+        }
+        let made = self.answer().and_then(|named| {
+            let pidfd =
+                named.into_iter().next().map(|(_, fd)| fd).ok_or_else(|| io::Error::other("no init was made"))?;
+            pid_of(&pidfd).map(|pid| (pidfd, pid))
         });
-        shell.or_doom(built)
+        let (pidfd, pid) = match made {
+            Ok(made) => made,
+            Err(e) => return Some(Err((e, Some(Remains { group: nesting.group, link: None })))),
+        };
+        let attempt = || {
+            let mut shell = Self::assemble(pidfd, nesting.control, nesting.group, true)?;
+            let built = shell.connect(pid, nesting.number, network, |endpoint, hostname| InitRequest::BuildNested {
+                endpoint,
+                hostname,
+            });
+            let built = built.and_then(|()| match &self.binding {
+                // Its view was copied from a sandbox that has the code already.
+                Some(binding) => shell.apply(binding, false),
+                None => Ok(()),
+            });
+            shell.or_doom(built)
+        };
+        Some(attempt().map_err(|e| (e, None)))
     }
 
     /// The descriptors that the node works with. Once.
@@ -362,12 +456,20 @@ impl Shell {
         Ok(named)
     }
 
-    /// Kills everything in the sandbox.
-    pub fn doomed(self) -> Self {
+    /// Kills everything in the sandbox, its spare, and what its init was asked to make. What is left must be removed by the caller.
+    pub fn doomed(mut self) -> Vec<Remains> {
+        self.kill();
+        let mut remains = self.spare.take().map(|spare| spare.doomed()).unwrap_or_default();
+        // Below this sandbox's pid namespace: whatever has been made of it dies with the init that made it.
+        remains.extend(self.nesting.take().map(|n| Remains { group: n.group, link: None }));
+        remains.push(Remains { group: self.group, link: self.link });
+        remains
+    }
+
+    fn kill(&self) {
         if let Err(e) = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL) {
             tracing::error!(error = %e, "a sandbox could not be killed");
         }
-        self
     }
 }
 
