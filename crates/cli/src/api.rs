@@ -109,11 +109,6 @@ actions! {
         name: String, function_name: String, function_version: String, namespace: String,
         routing_config: Option<Routing>, description: Option<String>,
     }
-    /// Re-points an alias.
-    UpdateAlias -> Nothing {
-        name: String, function_name: String, function_version: String, namespace: String,
-        routing_config: Option<Routing>, description: Option<String>,
-    }
     /// Shows an alias.
     GetAlias -> Alias { name: String, function_name: String, namespace: String }
     /// Lists aliases. Offset and limit are texts in this action.
@@ -138,6 +133,16 @@ actions! {
     ListLayerVersions -> LayerVersions { layer_name: String }
     /// Deletes a version of a layer.
     DeleteLayerVersion -> Nothing { layer_name: String, layer_version: u64 }
+}
+
+/// Re-points an alias; it takes the fields of [`CreateAlias`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct UpdateAlias(pub CreateAlias);
+
+impl Action for UpdateAlias {
+    const NAME: &'static str = "UpdateAlias";
+    type Answer = Nothing;
 }
 
 macro_rules! objects {

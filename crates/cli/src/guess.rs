@@ -207,19 +207,9 @@ fn defines(family: RuntimeId, text: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_folder::folder;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use tempfile::TempDir;
-
-    fn folder(files: &[(&str, &str)]) -> TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        dir
-    }
 
     fn guess(files: &[(&str, &str)]) -> Result<Guess, CliError> {
         complete(folder(files).path(), None, None)

@@ -14,6 +14,8 @@ mod manifest;
 mod output;
 mod package;
 mod settings;
+#[cfg(test)]
+mod test_folder;
 
 use clap::Parser;
 use error::CliError;

@@ -1,16 +1,6 @@
 use super::*;
+use crate::test_folder::folder;
 use std::os::unix::fs::symlink;
-use tempfile::TempDir;
-
-fn folder(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    dir
-}
 
 fn paths(package: &Package) -> Vec<&str> {
     package.paths.iter().map(String::as_str).collect()

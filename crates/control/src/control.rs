@@ -4,10 +4,11 @@ use crate::actions::invoke::{self, Kind};
 use crate::actions::packages::Links;
 use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
-use crate::catalogue::{Catalogue, LoadError, RouteTarget, clip};
+use crate::catalogue::{Catalogue, LoadError, clip};
 use crate::events::{EventConcurrency, Events};
-use crate::ports::{Clock, Invoker, Logs};
+use crate::ports::{Invoker, Logs};
 use bytes::Bytes;
+use mayfly_base::Clock;
 use mayfly_model::{ApiError, Digest, RequestId, limits};
 use mayfly_sign::{Params, Verified};
 use mayfly_store::{BlobStore, EventLog, MetaStore};
@@ -129,18 +130,6 @@ impl Control {
     /// Runs asynchronous events until `shutdown`, then until those that run have ended.
     pub async fn run_events(&self, shutdown: CancellationToken) {
         self.0.events.clone().run(shutdown).await;
-    }
-
-    /// The target of a call; see [`Catalogue::resolve`].
-    pub fn resolve(
-        &self,
-        namespace: &str,
-        function: &str,
-        qualifier: &str,
-        routing_key: &[(String, String)],
-        random: f64,
-    ) -> Result<Arc<RouteTarget>, ApiError> {
-        self.0.catalogue.resolve(namespace, function, qualifier, routing_key, random)
     }
 
     /// Digests that must be kept; see [`Catalogue::live_digests`].

@@ -5,8 +5,9 @@
 //! again: at least once, as SCF promises.
 
 use crate::catalogue::{Catalogue, store_error};
-use crate::ports::{Clock, InvokeRequest, Invoker, Logs};
+use crate::ports::{InvokeRequest, Invoker, Logs};
 use bytes::Bytes;
+use mayfly_base::Clock;
 use mayfly_model::{ApiError, InvocationRecord, RequestId, Status};
 use mayfly_plan::retry::{Tried, Verdict, after_attempt};
 use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};

@@ -24,6 +24,4 @@ pub use api::markdown::compatibility_markdown;
 pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTarget};
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
 pub use events::{EventConcurrency, Events};
-pub use ports::{
-    Clock, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, RouteChange, SystemClock,
-};
+pub use ports::{InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, RouteChange};

@@ -61,9 +61,6 @@ pub trait Invoker: Send + Sync {
 
     /// Hears of a change. Called in the order of the changes of each function; must not block.
     fn catalogue_changed(&self, change: &RouteChange);
-
-    /// Memory that instances hold now, in MB, for `GetAccount`: the account's total.
-    fn memory_in_use_mb(&self) -> u64;
 }
 
 /// What a log query orders by.
@@ -152,21 +149,4 @@ pub trait Logs: Send + Sync {
 
     /// Keeps the record of an invocation that never reached an instance (an asynchronous event whose function is gone). Must not block.
     fn append(&self, record: InvocationRecord);
-}
-
-/// The wall clock, so that tests can move it.
-pub trait Clock: Send + Sync {
-    /// Milliseconds since the epoch.
-    fn now_ms(&self) -> u64;
-}
-
-/// The system's clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ms(&self) -> u64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-    }
 }

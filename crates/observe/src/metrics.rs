@@ -4,9 +4,10 @@
 //! all others share the series `namespace="other", function="other"`. Each status, reason and kind is of a fixed set.
 
 use crate::LogStats;
+use arc_swap::ArcSwap;
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, Status};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,11 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Functions that get series of their own unless told otherwise.
-pub const FUNCTIONS_MAX_DEFAULT: usize = 1000;
 /// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
 const NAMES_MAX: usize = 256;
 /// The name under which everything beyond a bound is counted.
@@ -143,17 +143,19 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     series: Series,
-    functions: RwLock<Functions>,
+    functions: ArcSwap<Own>,
+    /// Held while `functions` is replaced.
+    functions_writer: Mutex<()>,
+    functions_max: usize,
+    other: Arc<FunctionMetrics>,
     actions: RwLock<HashSet<String>>,
     codes: RwLock<HashSet<String>>,
     runtimes: RwLock<HashSet<String>>,
 }
 
-struct Functions {
-    own: HashMap<FunctionLabels, Arc<FunctionMetrics>>,
-    own_max: usize,
-    other: Arc<FunctionMetrics>,
-}
+/// The functions with series of their own, by namespace and name. Read for every record, so without a lock and without
+/// making a key; replaced as a whole by who adds or removes a function.
+type Own = HashMap<Arc<str>, Arc<HashMap<Arc<str>, Arc<FunctionMetrics>>>>;
 
 #[derive(Clone, Default)]
 struct Series {
@@ -175,7 +177,7 @@ struct Series {
 #[derive(Clone)]
 struct Histograms<L>(HistogramFamily<L>);
 
-impl<L: Clone + std::hash::Hash + Eq> Default for Histograms<L> {
+impl<L: Clone + Hash + Eq> Default for Histograms<L> {
     fn default() -> Self {
         Self(Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S)))
     }
@@ -185,7 +187,7 @@ impl<L: Clone + std::hash::Hash + Eq> Default for Histograms<L> {
 #[derive(Clone)]
 struct Latencies<L>(HistogramFamily<L>);
 
-impl<L: Clone + std::hash::Hash + Eq> Default for Latencies<L> {
+impl<L: Clone + Hash + Eq> Default for Latencies<L> {
     fn default() -> Self {
         Self(Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_S)))
     }
@@ -232,6 +234,18 @@ impl Series {
     }
 }
 
+impl Inner {
+    /// The counters of a function; those that all others share when there is no room for its own. `None`: they can be made.
+    fn find(&self, namespace: &str, function: &str) -> Option<Arc<FunctionMetrics>> {
+        let own = self.functions.load();
+        if let Some(found) = own.get(namespace).and_then(|names| names.get(function)) {
+            return Some(Arc::clone(found));
+        }
+        let count: usize = own.values().map(|names| names.len()).sum();
+        (count >= self.functions_max).then(|| Arc::clone(&self.other))
+    }
+}
+
 impl Metrics {
     /// A registry with the counters of the log store in it. `functions_max` functions get series of their own.
     pub fn new(functions_max: usize, logs: &LogStats) -> Self {
@@ -244,7 +258,10 @@ impl Metrics {
             inner: Arc::new(Inner {
                 registry,
                 series,
-                functions: RwLock::new(Functions { own: HashMap::new(), own_max: functions_max, other }),
+                functions: ArcSwap::default(),
+                functions_writer: Mutex::default(),
+                functions_max,
+                other,
                 actions: RwLock::default(),
                 codes: RwLock::default(),
                 runtimes: RwLock::default(),
@@ -252,30 +269,37 @@ impl Metrics {
         }
     }
 
-    /// The counters of a function. Get them once and keep them: this looks in a table, using them does not.
+    /// The counters of a function, made where they are not there yet. Once they are, this takes no lock and allocates nothing.
     pub fn function(&self, namespace: &str, function: &str) -> Arc<FunctionMetrics> {
+        let inner = &self.inner;
+        if let Some(found) = inner.find(namespace, function) {
+            return found;
+        }
+        let _writer = inner.functions_writer.lock();
+        // Another may have added it meanwhile, or taken the last place.
+        if let Some(found) = inner.find(namespace, function) {
+            return found;
+        }
         let labels = FunctionLabels { namespace: namespace.to_owned(), function: function.to_owned() };
-        if let Some(found) = self.inner.functions.read().own.get(&labels) {
-            return Arc::clone(found);
-        }
-        let mut functions = self.inner.functions.write();
-        if functions.own.len() >= functions.own_max && !functions.own.contains_key(&labels) {
-            return Arc::clone(&functions.other);
-        }
-        let metrics = functions
-            .own
-            .entry(labels)
-            .or_insert_with_key(|labels| Arc::new(self.inner.series.function(labels.clone())));
-        Arc::clone(metrics)
+        let metrics = Arc::new(inner.series.function(labels));
+        let mut own = Own::clone(&inner.functions.load());
+        let names = own.entry(namespace.into()).or_default();
+        Arc::make_mut(names).insert(function.into(), Arc::clone(&metrics));
+        inner.functions.store(Arc::new(own));
+        metrics
     }
 
     /// Removes the series of a deleted function and makes room for another. Who still holds its counters counts unseen.
     pub fn forget_function(&self, namespace: &str, function: &str) {
-        let labels = FunctionLabels { namespace: namespace.to_owned(), function: function.to_owned() };
-        let removed = self.inner.functions.write().own.remove(&labels);
-        if let Some(metrics) = removed {
-            metrics.remove_series();
+        let _writer = self.inner.functions_writer.lock();
+        let mut own = Own::clone(&self.inner.functions.load());
+        let Some(names) = own.get_mut(namespace) else { return };
+        let Some(removed) = Arc::make_mut(names).remove(function) else { return };
+        if names.is_empty() {
+            own.remove(namespace);
         }
+        self.inner.functions.store(Arc::new(own));
+        removed.remove_series();
     }
 
     /// Sets how many instances of a runtime are in a state.

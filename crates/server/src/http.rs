@@ -3,17 +3,17 @@
 use crate::data::Keys;
 use async_trait::async_trait;
 use bytes::Bytes;
+use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
-use mayfly_gateway::{GatewayStats, HttpRequest, HttpResponse, Service};
+use mayfly_gateway::{HttpRequest, HttpResponse, Service};
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Answers every request of the listener.
 pub struct Front {
@@ -24,11 +24,6 @@ pub struct Front {
     credentials: HashMap<String, Credential>,
     ceiling_mb: u64,
     draining: AtomicBool,
-    _gateway: Arc<GatewayStats>,
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Resident memory of this process, in bytes.
@@ -41,14 +36,7 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts.
-    pub fn new(
-        control: Control,
-        node: Node,
-        metrics: Metrics,
-        keys: &Keys,
-        ceiling_mb: u64,
-        gateway: Arc<GatewayStats>,
-    ) -> Self {
+    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64) -> Self {
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         Self {
             control,
@@ -58,7 +46,6 @@ impl Front {
             credentials,
             ceiling_mb,
             draining: AtomicBool::new(false),
-            _gateway: gateway,
         }
     }
 
@@ -75,7 +62,7 @@ impl Front {
             header: &|name| request.headers.get(name).map(|v| v.as_bytes()),
             body: &request.body,
         };
-        self.verifier.verify(&view, &self.credentials, now_ms())
+        self.verifier.verify(&view, &self.credentials, SystemClock.now_ms())
     }
 
     async fn api(&self, request: HttpRequest) -> HttpResponse {

@@ -79,10 +79,6 @@ impl Invoker for NodeInvoker {
             RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
         }
     }
-
-    fn memory_in_use_mb(&self) -> u64 {
-        self.node.stats().memory_mb
-    }
 }
 
 /// Tells the node the quotas that were stored: a reservation is kept for a function also before its first call.

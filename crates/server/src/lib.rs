@@ -9,12 +9,14 @@ mod logs;
 mod runtimes;
 
 pub use data::Keys;
+pub use runtimes::{Interpreter, interpreters};
 
 use anyhow::{Context, Result};
 use data::DataDir;
+use mayfly_base::SystemClock;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
-use mayfly_control::{Control, Options as ControlOptions, Ports, SystemClock};
+use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
 use mayfly_node::{Node, NodeOptions};
@@ -146,14 +148,7 @@ impl Platform {
 
         let shutdown = Shutdown::new();
         let address = gateway.local_addr();
-        let service = Arc::new(http::Front::new(
-            control.clone(),
-            node.clone(),
-            metrics,
-            &keys,
-            ceiling(&options),
-            gateway.stats(),
-        ));
+        let service = Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options)));
         let mut tasks = vec![
             tokio::spawn(tend(node.clone(), shutdown.child())),
             tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),

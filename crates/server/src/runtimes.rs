@@ -1,6 +1,7 @@
 //! The runtimes that come with the program: written to the data directory at start, and matched with what the machine has.
 
 use anyhow::{Context, Result};
+use mayfly_model::RuntimeId;
 use mayfly_sandbox::process::find_interpreter;
 use mayfly_sandbox::wire::{RuntimeConfig, Start};
 use serde::Deserialize;
@@ -22,12 +23,48 @@ struct Descriptor {
     start: Start,
     #[serde(default)]
     interpreters: Vec<String>,
-    #[serde(default, rename = "version_args")]
-    _version_args: Vec<String>,
+    #[serde(default)]
+    version_args: Vec<String>,
     #[serde(default)]
     zygote: Vec<String>,
     #[serde(default)]
     command: Vec<String>,
+}
+
+/// What a runtime needs of the machine.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    /// The runtime.
+    pub runtime: RuntimeId,
+    /// Where its interpreter may be; the first that is there is used.
+    pub paths: Vec<String>,
+    /// Arguments that make it print its version.
+    pub version_args: Vec<String>,
+}
+
+/// The interpreters of the runtimes that come with the program. Errors: a descriptor that cannot be read.
+pub fn interpreters() -> Result<Vec<Interpreter>> {
+    let mut found = Vec::new();
+    for Descriptor { id, interpreters: paths, version_args, .. } in descriptors()? {
+        let runtime = RuntimeId::ALL.into_iter().find(|known| known.as_str() == id);
+        let runtime = runtime.with_context(|| format!("no runtime is called `{id}`"))?;
+        if !paths.is_empty() {
+            found.push(Interpreter { runtime, paths, version_args });
+        }
+    }
+    found.sort_by_key(|interpreter| interpreter.runtime);
+    Ok(found)
+}
+
+fn embedded(name: &str) -> rust_embed::EmbeddedFile {
+    Files::get(name).expect("an embedded file's name leads to it")
+}
+
+fn descriptors() -> Result<Vec<Descriptor>> {
+    Files::iter()
+        .filter(|name| name.ends_with("/runtime.toml"))
+        .map(|name| toml::from_slice(&embedded(&name).data).with_context(|| format!("read {name}")))
+        .collect()
 }
 
 /// Runtimes ready for the spawner.
@@ -44,7 +81,7 @@ pub struct Installed {
 pub fn install(base: &Path) -> Result<Installed> {
     let mut hash = Sha256::new();
     for name in Files::iter() {
-        let file = Files::get(&name).expect("an embedded file's name leads to it");
+        let file = embedded(&name);
         hash.update(name.as_bytes());
         hash.update(file.metadata.sha256_hash());
     }
@@ -54,12 +91,11 @@ pub fn install(base: &Path) -> Result<Installed> {
         let building = base.join(format!("{name}.new"));
         let _ = fs::remove_dir_all(&building);
         for name in Files::iter() {
-            let file = Files::get(&name).expect("an embedded file's name leads to it");
             let path = building.join(name.as_ref());
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).context("make the runtimes' folder")?;
             }
-            fs::write(&path, &file.data).context("write a runtime")?;
+            fs::write(&path, &embedded(&name).data).context("write a runtime")?;
         }
         fs::rename(&building, &dir).context("put the runtimes in place")?;
     }
@@ -69,9 +105,7 @@ pub fn install(base: &Path) -> Result<Installed> {
         }
     }
     let mut installed = Installed { dir: dir.clone(), configs: Vec::new(), missing: Vec::new() };
-    for file in Files::iter().filter(|n| n.ends_with("/runtime.toml")) {
-        let text = fs::read_to_string(dir.join(file.as_ref())).context("read a runtime's descriptor")?;
-        let descriptor: Descriptor = toml::from_str(&text).with_context(|| format!("read {file}"))?;
+    for descriptor in descriptors()? {
         match configure(descriptor, &dir) {
             Ok(config) => installed.configs.push(config),
             Err(why) => installed.missing.push(why),
@@ -98,7 +132,16 @@ fn configure(descriptor: Descriptor, dir: &Path) -> Result<RuntimeConfig, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mayfly_model::RuntimeId;
+
+    #[test]
+    fn interpreters_are_where_sandboxes_see_them() {
+        let all = interpreters().unwrap();
+        assert!(RuntimeId::ALL.iter().filter(|id| id.has_handler()).all(|id| all.iter().any(|i| i.runtime == *id)));
+        for interpreter in all {
+            assert!(!interpreter.version_args.is_empty(), "{interpreter:?}");
+            assert!(interpreter.paths.iter().all(|p| p.starts_with("/usr/")), "{interpreter:?}");
+        }
+    }
 
     #[test]
     fn every_runtime_of_the_model_comes_with_the_program() {

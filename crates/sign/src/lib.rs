@@ -38,4 +38,5 @@ pub use keycache::KeyCache;
 pub use make::{Tc3Request, V1Method, V1Request, sign_tc3, sign_v1};
 pub use replay::ReplayGuard;
 pub use tc3::{AUTHORIZATION_BYTES_MAX, Authorization, SIGNED_HEADERS_MAX};
+pub use v1::COMMON_FIELDS;
 pub use verify::{Params, RequestView, SKEW_S, Style, Verified, Verifier};

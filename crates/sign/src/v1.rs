@@ -14,8 +14,8 @@ use crate::host;
 use crate::replay::ReplayGuard;
 use crate::verify::{Params, RequestView, Style, Verified, check_time, check_token, optional, required};
 
-/// Fields that belong to the protocol, not to the action.
-const COMMON: [&str; 11] = [
+/// Fields of the v1 form that belong to the protocol, not to the action; sorted.
+pub const COMMON_FIELDS: [&str; 11] = [
     "Action",
     "Language",
     "Nonce",
@@ -120,6 +120,6 @@ pub(crate) fn verify(
         params: Params::Tree(serde_json::Value::Null),
         style,
     };
-    let own = pairs.into_iter().filter(|(key, _): &Pair<'_>| COMMON.binary_search(&key.as_ref()).is_err());
+    let own = pairs.into_iter().filter(|(key, _): &Pair<'_>| COMMON_FIELDS.binary_search(&key.as_ref()).is_err());
     Ok(Verified { params: Params::Tree(form::tree(own)?), ..verified })
 }

@@ -5,9 +5,8 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use common::{T, Wire, credentials};
-use mayfly_sign::{Style, Tc3Request, V1Method, V1Request, Verifier, sign_tc3, sign_v1};
+use common::{T, credentials, tc3_wire, v1_request, v1_wire};
+use mayfly_sign::{Style, V1Request, Verifier, sign_v1};
 
 fn best_of(rounds: usize, per_round: u32, mut run: impl FnMut()) -> Duration {
     (0..rounds)
@@ -24,26 +23,9 @@ fn best_of(rounds: usize, per_round: u32, mut run: impl FnMut()) -> Duration {
 #[ignore = "a measurement, not a check"]
 fn cost_of_a_verification() {
     let text = format!("{{\"FunctionName\":\"hello\",\"Event\":\"{}\"}}", "x".repeat(168));
-    let body = Bytes::from(text.clone());
     for (name, host, scheme_in_host) in [("python", "127.0.0.1:8700", false), ("tccli", "http://127.0.0.1:8700", true)]
     {
-        let headers = sign_tc3(&Tc3Request {
-            secret_id: "AKIDtest",
-            secret_key: "testsecretkey",
-            token: None,
-            host,
-            service: "scf",
-            action: "InvokeFunction",
-            version: "2018-04-16",
-            region: Some("ap-guangzhou"),
-            timestamp_s: T,
-            query: None,
-            content_type: "application/json",
-            body: &body,
-        })
-        .unwrap();
-        let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let wire = Wire::new("POST", "", &headers, &text);
+        let wire = tc3_wire(&text, |r| (r.host, r.action) = (host, "InvokeFunction"));
         let (verifier, known) = (Verifier::new(&["scf"]), credentials());
         let warm = best_of(20, 5000, || {
             black_box(wire.verify_with(&verifier, &known, T * 1000)).unwrap();
@@ -62,28 +44,9 @@ fn cost_of_a_verification() {
     let (verifier, known) = (Verifier::new(&["scf"]), credentials());
     let wires: Vec<_> = (0..20_000u64)
         .map(|nonce| {
-            let form = sign_v1(&V1Request {
-                method: V1Method::Post,
-                secret_id: "AKIDtest",
-                secret_key: "testsecretkey",
-                token: None,
-                host: "127.0.0.1:8700",
-                path: "/",
-                action: "InvokeFunction",
-                version: "2018-04-16",
-                region: Some("ap-guangzhou"),
-                timestamp_s: T,
-                nonce,
-                style: Style::HmacSha1,
-                fields: &[("FunctionName".into(), "hello".into()), ("Event".into(), "x".repeat(100))],
-            })
-            .unwrap();
-            Wire::new(
-                "POST",
-                "",
-                &[("host", "127.0.0.1:8700"), ("content-type", "application/x-www-form-urlencoded")],
-                &form,
-            )
+            let fields = [("FunctionName".into(), "hello".into()), ("Event".into(), "x".repeat(100))];
+            let request = v1_request(Style::HmacSha1, nonce, &fields);
+            v1_wire(&sign_v1(&V1Request { action: "InvokeFunction", ..request }).unwrap())
         })
         .collect();
     let start = Instant::now();

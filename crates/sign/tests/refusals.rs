@@ -5,64 +5,26 @@ mod common;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use common::{T, Wire, credentials};
+use common::{T, Wire, credentials, tc3_wire, v1_request, v1_wire};
 use mayfly_model::ApiError;
 use mayfly_sign::{
-    Credential, Params, SKEW_S, SignError, Style, Tc3Request, V1Method, V1Request, Verifier, flatten, parse_form,
-    sign_tc3, sign_v1,
+    Credential, Params, SKEW_S, SignError, Style, V1Method, V1Request, Verifier, flatten, parse_form, sign_v1,
 };
 use proptest::prelude::*;
 use serde_json::json;
 
 const BODY: &str = r#"{"FunctionName":"hello"}"#;
 
-fn tc3_by(secret_id: &str, secret_key: &str, token: Option<&str>, timestamp_s: u64) -> Wire {
-    let body = Bytes::from_static(BODY.as_bytes());
-    let headers = sign_tc3(&Tc3Request {
-        secret_id,
-        secret_key,
-        token,
-        host: "127.0.0.1:8700",
-        service: "scf",
-        action: "GetFunction",
-        version: "2018-04-16",
-        region: Some("ap-guangzhou"),
-        timestamp_s,
-        query: None,
-        content_type: "application/json",
-        body: &body,
-    })
-    .unwrap();
-    let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    Wire::new("POST", "", &headers, BODY)
+fn tc3_by(secret_id: &'static str, secret_key: &'static str, token: Option<&'static str>) -> Wire {
+    tc3_wire(BODY, |r| (r.secret_id, r.secret_key, r.token) = (secret_id, secret_key, token))
 }
 
 fn good() -> Wire {
-    tc3_by("AKIDtest", "testsecretkey", None, T)
+    tc3_wire(BODY, |_| {})
 }
 
 fn v1_text(method: V1Method, style: Style, nonce: u64, fields: &[(String, String)]) -> String {
-    sign_v1(&V1Request {
-        method,
-        secret_id: "AKIDtest",
-        secret_key: "testsecretkey",
-        token: None,
-        host: "127.0.0.1:8700",
-        path: "/",
-        action: "GetFunction",
-        version: "2018-04-16",
-        region: None,
-        timestamp_s: T,
-        nonce,
-        style,
-        fields,
-    })
-    .unwrap()
-}
-
-fn v1_wire(text: &str) -> Wire {
-    let headers = [("host", "127.0.0.1:8700"), ("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-    Wire::new("POST", "", &headers, text)
+    sign_v1(&V1Request { method, ..v1_request(style, nonce, fields) }).unwrap()
 }
 
 fn good_v1() -> String {
@@ -241,8 +203,8 @@ fn timestamps_that_are_none() {
 
 #[test]
 fn unknown_ids_and_wrong_secrets() {
-    assert_eq!(refusal(&tc3_by("AKIDnobody", "x", None, T)).0, "AuthFailure.SecretIdNotFound");
-    assert_eq!(refusal(&tc3_by("AKIDtest", "wrong", None, T)).0, "AuthFailure.SignatureFailure");
+    assert_eq!(refusal(&tc3_by("AKIDnobody", "x", None)).0, "AuthFailure.SecretIdNotFound");
+    assert_eq!(refusal(&tc3_by("AKIDtest", "wrong", None)).0, "AuthFailure.SignatureFailure");
     let body = good_v1();
     assert_eq!(refusal(&v1_wire(&body.replace("AKIDtest", "AKIDnobody"))).0, "AuthFailure.SecretIdNotFound");
     assert_eq!(refusal(&v1_wire(&body.replace("GetFunction", "DeleteFunction"))).0, "AuthFailure.SignatureFailure");
@@ -260,7 +222,7 @@ fn a_changed_secret_is_noticed_though_the_old_key_is_cached() {
     assert!(wire.verify_with(&verifier, &credentials(), T * 1000).is_ok(), "warm, and no replay refusal for TC3");
     let changed = HashMap::from([("AKIDtest".to_owned(), Credential::permanent("new"))]);
     assert_eq!(wire.verify_with(&verifier, &changed, T * 1000).unwrap_err(), SignError::SignatureFailure);
-    let new = tc3_by("AKIDtest", "new", None, T);
+    let new = tc3_by("AKIDtest", "new", None);
     assert!(new.verify_with(&verifier, &changed, T * 1000).is_ok());
     assert!(new.verify_with(&verifier, &changed, T * 1000).is_ok());
     assert_eq!(new.verify_with(&verifier, &credentials(), T * 1000).unwrap_err(), SignError::SignatureFailure);
@@ -268,20 +230,20 @@ fn a_changed_secret_is_noticed_though_the_old_key_is_cached() {
 
 #[test]
 fn tokens() {
-    let temp = |token: Option<&str>| tc3_by("AKIDtemp", "tempsecret", token, T);
+    let temp = |token: Option<&'static str>| tc3_by("AKIDtemp", "tempsecret", token);
     assert!(temp(Some("tok/en+1")).verify().is_ok());
     for (wire, says) in [
         (temp(None), "needs the token"),
         (temp(Some("")), "needs the token"),
         (temp(Some("tok/en+2")), "not the one"),
-        (tc3_by("AKIDtest", "testsecretkey", Some("stale"), T), "takes no token"),
+        (tc3_by("AKIDtest", "testsecretkey", Some("stale")), "takes no token"),
     ] {
         let (code, message) = refusal(&wire);
         assert_eq!(code, "AuthFailure.TokenFailure");
         assert!(message.contains(says), "{message}");
     }
     // A wrong signature is told before anything about the token is.
-    assert_eq!(refusal(&tc3_by("AKIDtemp", "wrong", Some("tok/en+2"), T)).0, "AuthFailure.SignatureFailure");
+    assert_eq!(refusal(&tc3_by("AKIDtemp", "wrong", Some("tok/en+2"))).0, "AuthFailure.SignatureFailure");
     let late = temp(Some("tok/en+1")).verify_with(&Verifier::new(&["scf"]), &credentials(), (T + 60) * 1000);
     assert!(late.unwrap_err().to_string().contains("expired"));
 }
@@ -320,21 +282,7 @@ fn v1_without_a_field() {
     }
     for field in ["Action", "Version"] {
         // Signed without it: the signature is right, the parameter is missing.
-        let mut request = V1Request {
-            method: V1Method::Post,
-            secret_id: "AKIDtest",
-            secret_key: "testsecretkey",
-            token: None,
-            host: "127.0.0.1:8700",
-            path: "/",
-            action: "GetFunction",
-            version: "2018-04-16",
-            region: None,
-            timestamp_s: T,
-            nonce: 1,
-            style: Style::HmacSha256,
-            fields: &[],
-        };
+        let mut request = v1_request(Style::HmacSha256, 1, &[]);
         *(if field == "Action" { &mut request.action } else { &mut request.version }) = "";
         let (code, message) = refusal(&v1_wire(&sign_v1(&request).unwrap()));
         assert_eq!(code, "MissingParameter");
@@ -366,24 +314,8 @@ fn methods_and_content_types() {
         wire.method = method.into();
         assert_eq!(refusal(&wire).0, "UnsupportedProtocol", "{method}");
     }
-    let body = Bytes::from_static(b"x=1");
-    let headers = sign_tc3(&Tc3Request {
-        secret_id: "AKIDtest",
-        secret_key: "testsecretkey",
-        token: None,
-        host: "h",
-        service: "scf",
-        action: "A",
-        version: "V",
-        region: None,
-        timestamp_s: T,
-        query: None,
-        content_type: "multipart/form-data; boundary=x",
-        body: &body,
-    })
-    .unwrap();
-    let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let (code, message) = refusal(&Wire::new("POST", "", &headers, "x=1"));
+    let multipart = tc3_wire("x=1", |r| r.content_type = "multipart/form-data; boundary=x");
+    let (code, message) = refusal(&multipart);
     assert_eq!(code, "InvalidRequest");
     assert!(message.contains("multipart/form-data"), "{message}");
 }

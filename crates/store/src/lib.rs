@@ -16,6 +16,7 @@ pub mod events;
 pub mod meta;
 pub mod package;
 mod sqlite;
+mod writer;
 
 pub use blobs::{BlobInfo, BlobStore, FileBlobs, MemoryBlobs};
 pub use code_cache::{CodeCache, CodeTree, Collected};

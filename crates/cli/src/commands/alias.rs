@@ -98,39 +98,24 @@ fn set(
     let old = context.client.find(&get, "ResourceNotFound.Alias")?.map(|a| a.body);
     let routing = Routing { additional_version_weights: weights, ..Default::default() };
     let shown = Alias { function_version: version.into(), routing_config: routing.clone(), ..Default::default() };
-    let (name, alias, version, namespace) =
-        (name.to_owned(), alias.to_owned(), version.to_owned(), namespace.to_owned());
-    let before = old.as_ref().map(target);
-    let raw = match old {
-        Some(_) => {
-            let request = UpdateAlias {
-                name: alias.clone(),
-                function_name: name.clone(),
-                function_version: version,
-                namespace,
-                routing_config: Some(routing),
-                description,
-            };
-            context.client.call(&request)?.raw
-        }
-        None => {
-            let request = CreateAlias {
-                name: alias.clone(),
-                function_name: name.clone(),
-                function_version: version,
-                namespace,
-                routing_config: Some(routing),
-                description,
-            };
-            context.client.call(&request)?.raw
-        }
+    let request = CreateAlias {
+        name: alias.into(),
+        function_name: name.into(),
+        function_version: version.into(),
+        namespace: namespace.into(),
+        routing_config: Some(routing),
+        description,
+    };
+    let raw = match &old {
+        Some(_) => context.client.call(&UpdateAlias(request))?.raw,
+        None => context.client.call(&request)?.raw,
     };
     if context.out.is_json() {
         context.out.json(&raw);
         return Ok(());
     }
     let after = target(&shown);
-    match before {
+    match old.as_ref().map(target) {
         Some(before) => context.out.line(format_args!("{alias} of {name}: {before} -> {after}")),
         None => context.out.line(format_args!("{alias} of {name}: {after} (new)")),
     }

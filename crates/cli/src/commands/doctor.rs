@@ -3,34 +3,25 @@
 use crate::error::CliError;
 use crate::output::Output;
 use clap::Args;
+use mayfly_model::RuntimeId;
 use mayfly_sandbox::doctor::{Finding, Verdict, examine};
+use mayfly_sandbox::process::find_interpreter;
+use mayfly_server::{Interpreter, interpreters};
 use serde::Serialize;
-use std::path::Path;
 use std::process::Command;
 
 /// Say which guarantees hold on this machine, and how to get the missing ones. Changes nothing.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {}
 
-/// A language: where its interpreter may lie, which must be in /usr, since that is what sandboxes see.
-struct Language {
-    name: &'static str,
-    paths: [&'static str; 2],
-    advice: &'static str,
+/// Name and advice for a runtime that needs an interpreter.
+fn words(runtime: RuntimeId) -> (&'static str, &'static str) {
+    match runtime {
+        RuntimeId::Python => ("Python", "Python functions cannot run: apt-get install python3"),
+        RuntimeId::Node => ("Node.js", "Node.js functions cannot run: apt-get install nodejs"),
+        RuntimeId::Custom => ("custom runtime", "custom runtimes cannot run"),
+    }
 }
-
-const LANGUAGES: [Language; 2] = [
-    Language {
-        name: "Python",
-        paths: ["/usr/bin/python3", "/usr/local/bin/python3"],
-        advice: "Python functions cannot run: apt-get install python3",
-    },
-    Language {
-        name: "Node.js",
-        paths: ["/usr/bin/node", "/usr/local/bin/node"],
-        advice: "Node.js functions cannot run: apt-get install nodejs",
-    },
-];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -42,7 +33,8 @@ struct Report<'a> {
 /// Prints the findings. Fails when something fails that the platform needs.
 pub fn run(_: DoctorArgs, out: Output) -> Result<(), CliError> {
     let mut findings = examine();
-    findings.extend(LANGUAGES.iter().map(interpreter));
+    let interpreters = interpreters().map_err(|e| CliError::local(format!("{e:#}")))?;
+    findings.extend(interpreters.iter().map(interpreter));
     let failed = findings.iter().filter(|f| f.verdict == Verdict::Fail).count();
     if out.is_json() {
         let report = Report { ok: failed == 0, findings: &findings };
@@ -58,13 +50,13 @@ pub fn run(_: DoctorArgs, out: Output) -> Result<(), CliError> {
     }
 }
 
-fn interpreter(language: &Language) -> Finding {
-    let Language { name, paths, advice } = language;
+fn interpreter(wanted: &Interpreter) -> Finding {
+    let (name, advice) = words(wanted.runtime);
     let missing = |found: String| Finding { name, verdict: Verdict::Warn, found, advice };
-    let Some(path) = paths.iter().find(|p| Path::new(p).is_file()) else {
-        return missing(format!("neither {} nor {}", paths[0], paths[1]));
+    let Some(path) = find_interpreter(&wanted.paths) else {
+        return missing(format!("none of {} is there", wanted.paths.join(", ")));
     };
-    match Command::new(path).arg("--version").output() {
+    match Command::new(&path).args(&wanted.version_args).output() {
         Ok(output) if output.status.success() => {
             let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             Finding { name, verdict: Verdict::Ok, found: format!("{path} ({version})"), advice: "" }
@@ -110,10 +102,17 @@ mod tests {
 
     #[test]
     fn a_missing_interpreter_is_a_warning_with_advice() {
-        let none = Language { name: "X", paths: ["/usr/bin/no-such-x", "/usr/local/bin/no-such-x"], advice: "get it" };
-        let finding = interpreter(&none);
-        assert_eq!((finding.verdict, finding.advice), (Verdict::Warn, "get it"));
-        let shell = Language { name: "env", paths: ["/usr/bin/env", "/usr/bin/env"], advice: "get it" };
-        assert_eq!(interpreter(&shell).verdict, Verdict::Ok);
+        let mut wanted = Interpreter {
+            runtime: RuntimeId::Python,
+            paths: vec!["/usr/bin/no-such-python".into(), "/usr/local/bin/no-such-python".into()],
+            version_args: vec!["--version".into()],
+        };
+        let finding = interpreter(&wanted);
+        assert_eq!((finding.verdict, finding.name), (Verdict::Warn, "Python"));
+        assert!(finding.advice.contains("install python3") && finding.found.contains("/usr/local/bin/no-such-python"));
+        wanted.paths.push("/usr/bin/env".into());
+        assert_eq!(interpreter(&wanted).verdict, Verdict::Ok);
+        wanted.version_args = vec!["--no-such-flag".into()];
+        assert!(interpreter(&wanted).found.contains("/usr/bin/env does not start"));
     }
 }

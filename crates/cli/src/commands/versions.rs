@@ -3,8 +3,8 @@
 use super::deploy::same_settings;
 use super::{Context, namespace_flag, pages, quoted, raw_items};
 use crate::api::{
-    Alias, Function, GetAlias, GetFunction, GetFunctionAddress, ListAliases, ListVersionByFunction, PublishVersion,
-    Routing, UpdateAlias, Version,
+    Alias, CreateAlias, Function, GetAlias, GetFunction, GetFunctionAddress, ListAliases, ListVersionByFunction,
+    PublishVersion, Routing, UpdateAlias, Version,
 };
 use crate::cli::InNamespace;
 use crate::error::CliError;
@@ -173,14 +173,14 @@ pub fn rollback(args: &RollbackArgs, context: &Context) -> Result<(), CliError> 
     if target == now && !split {
         context.out.note(format_args!("{} leads to version {now} already", args.alias));
     }
-    context.client.call(&UpdateAlias {
+    context.client.call(&UpdateAlias(CreateAlias {
         name: args.alias.clone(),
         function_name: args.name.clone(),
         function_version: target.clone(),
         namespace: namespace.clone(),
         routing_config: Some(Routing::default()),
         description: None,
-    })?;
+    }))?;
     if context.out.is_json() {
         let body = json!({
             "Name": args.alias, "FunctionVersion": target, "PreviousFunctionVersion": now, "RoutingRemoved": split,

@@ -1,6 +1,6 @@
 //! Aliases: names that lead to one version, or to several by weight and rule.
 
-use super::common::{Page, description, existing, filled, find, function_name, namespace, version_text};
+use super::common::{Page, description, filled, find, function_name, namespace, version_text};
 use super::{Answer, Cx, Run};
 use crate::api::requests::{CreateAlias, DeleteAlias, GetAlias, ListAliases, RoutingConfig, UpdateAlias};
 use crate::api::time;
@@ -78,18 +78,21 @@ impl Routes {
         Ok(Self { version, weights, matches })
     }
 
-    /// Puts the routes into an alias of `state`. Errors: `ResourceNotFound.FunctionVersion` for a version that is not there.
-    fn apply(self, state: &FunctionState, alias: &mut AliasRecord) -> Result<(), ApiError> {
+    /// `state` with `alias` in it, which leads where these routes do. Errors: `ResourceNotFound.FunctionVersion` for a version that is
+    /// not there.
+    fn into_alias(self, state: &FunctionState, mut alias: AliasRecord) -> Result<Next<()>, ApiError> {
         alias.version = self.version;
         alias.weights = self.weights;
         alias.matches = self.matches;
-        match state.dangling_version(alias) {
-            None => Ok(()),
-            Some(version) => Err(ApiError::new(
+        if let Some(version) = state.dangling_version(&alias) {
+            return Err(ApiError::new(
                 "ResourceNotFound.FunctionVersion",
                 format!("Function `{}` has no version `{}`.", state.record.name, clip(version)),
-            )),
+            ));
         }
+        let mut next = state.clone();
+        next.aliases.insert(alias.name.clone(), Arc::new(alias));
+        Ok(Next::state(next, ()))
     }
 }
 
@@ -119,11 +122,8 @@ impl Run for CreateAlias {
         let name = alias_name(&self.name)?;
         let description = description(self.description)?.unwrap_or_default();
         let routes = Routes::read(self.function_version, self.routing_config)?;
-        existing(catalogue, &namespace, &function)?;
-        let missing = catalogue.no_function(namespace.as_str(), function.as_str());
         catalogue
-            .change_function(&namespace, &function, 0, |state| {
-                let state = state.ok_or(missing)?;
+            .change_existing(&namespace, &function, |state| {
                 if state.aliases.contains_key(&name) {
                     let message = format!("Function `{function}` has an alias `{name}` already.");
                     return Err(ApiError::new("ResourceInUse.Alias", message));
@@ -133,7 +133,7 @@ impl Run for CreateAlias {
                         format!("Function `{function}` has {} aliases, which is the limit.", limits::ALIASES_MAX);
                     return Err(ApiError::new("LimitExceeded.Alias", message));
                 }
-                let mut alias = AliasRecord {
+                let alias = AliasRecord {
                     function_id: state.record.id.clone(),
                     name: name.clone(),
                     version: String::new(),
@@ -143,10 +143,7 @@ impl Run for CreateAlias {
                     add_time_ms: cx.now_ms,
                     mod_time_ms: cx.now_ms,
                 };
-                routes.apply(state, &mut alias)?;
-                let mut next = state.clone();
-                next.aliases.insert(name, Arc::new(alias));
-                Ok(Next::state(next, ()))
+                routes.into_alias(state, alias)
             })
             .await?;
         Ok(Answer::new())
@@ -162,19 +159,13 @@ impl Run for UpdateAlias {
         let name = alias_name(&self.name)?;
         let description = description(self.description)?;
         let routes = Routes::read(self.function_version, self.routing_config)?;
-        existing(catalogue, &namespace, &function)?;
-        let missing = catalogue.no_function(namespace.as_str(), function.as_str());
         catalogue
-            .change_function(&namespace, &function, 0, |state| {
-                let state = state.ok_or(missing)?;
+            .change_existing(&namespace, &function, |state| {
                 let old = state.aliases.get(&name).ok_or_else(|| no_alias(&function, &name))?;
                 let mut alias = AliasRecord::clone(old);
-                routes.apply(state, &mut alias)?;
                 alias.description = description.unwrap_or(alias.description);
                 alias.mod_time_ms = cx.now_ms;
-                let mut next = state.clone();
-                next.aliases.insert(name, Arc::new(alias));
-                Ok(Next::state(next, ()))
+                routes.into_alias(state, alias)
             })
             .await?;
         Ok(Answer::new())
@@ -192,11 +183,9 @@ impl Run for DeleteAlias {
             let message = "The alias `$DEFAULT` cannot be deleted; it can be pointed elsewhere with UpdateAlias.";
             return Err(ApiError::new("InvalidParameterValue.Alias", message));
         }
-        existing(catalogue, &namespace, &function)?;
-        let missing = catalogue.no_function(namespace.as_str(), function.as_str());
         catalogue
-            .change_function(&namespace, &function, 0, |state| {
-                let mut next = state.ok_or(missing)?.clone();
+            .change_existing(&namespace, &function, |state| {
+                let mut next = state.clone();
                 match next.aliases.remove(&name) {
                     Some(_) => Ok(Next::state(next, ())),
                     None => Err(no_alias(&function, &name)),

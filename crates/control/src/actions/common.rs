@@ -54,11 +54,6 @@ pub fn existing(
         .ok_or_else(|| catalogue.no_function(namespace.as_str(), name.as_str()))
 }
 
-/// The error for a version that is not there, with the code that the action promises.
-pub fn no_version(code: &'static str, function: &FunctionName, qualifier: &str) -> ApiError {
-    ApiError::new(code, format!("Function `{function}` has no version or alias `{}`.", clip(qualifier)))
-}
-
 /// A text of limited length. Errors: `code` naming `field`.
 pub fn limited(
     text: Option<String>,

@@ -59,6 +59,34 @@ fn with_latest(state: &FunctionState, mut latest: VersionConfig, now_ms: u64) ->
     next
 }
 
+/// Puts what was given in its place.
+fn set<T>(place: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *place = given;
+    }
+}
+
+/// Changes the settings of `$LATEST` by `edit`, and publishes the outcome if `and_publish`.
+async fn change_latest(
+    cx: Cx<'_>,
+    namespace: &NamespaceName,
+    name: &FunctionName,
+    and_publish: bool,
+    edit: impl FnOnce(&mut VersionConfig) + Send,
+) -> Result<Answer, ApiError> {
+    let decide = |state: &FunctionState| {
+        let mut latest = state.record.latest.clone();
+        edit(&mut latest);
+        config::check_size(&latest.code, &latest.layers)?;
+        latest.shown_only.extend(cx.shown.clone());
+        let next = with_latest(state, latest, cx.now_ms);
+        let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
+        Ok(Next::state(next, ()))
+    };
+    cx.control.catalogue.change_existing(namespace, name, decide).await?;
+    Ok(Answer::new())
+}
+
 #[async_trait]
 impl Run for CreateFunction {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
@@ -93,9 +121,9 @@ impl Run for CreateFunction {
         let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
         config::check_size(&code, &layers)?;
         let mut latest = config::defaults(runtime, handler, description, code, cx.now_ms);
-        latest.memory_mb = memory_mb.unwrap_or(latest.memory_mb);
-        latest.timeout_s = timeout_s.unwrap_or(latest.timeout_s);
-        latest.init_timeout_s = init_timeout_s.unwrap_or(latest.init_timeout_s);
+        set(&mut latest.memory_mb, memory_mb);
+        set(&mut latest.timeout_s, timeout_s);
+        set(&mut latest.init_timeout_s, init_timeout_s);
         latest.environment = environment;
         latest.layers = layers;
         latest.public_net = public_net;
@@ -134,23 +162,11 @@ impl Run for UpdateFunctionCode {
         }
         let zip = packages::zip_of(code)?;
         let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
-        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
-        catalogue
-            .change_function(&namespace, &name, 0, |state| {
-                let state = state.ok_or(missing)?;
-                let mut latest = state.record.latest.clone();
-                config::check_size(&code, &latest.layers)?;
-                latest.code = code;
-                if let Some(handler) = handler {
-                    latest.handler = handler;
-                }
-                latest.shown_only.extend(cx.shown.clone());
-                let next = with_latest(state, latest, cx.now_ms);
-                let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
-                Ok(Next::state(next, ()))
-            })
-            .await?;
-        Ok(Answer::new())
+        change_latest(cx, &namespace, &name, and_publish, |latest| {
+            latest.code = code;
+            set(&mut latest.handler, handler);
+        })
+        .await
     }
 }
 
@@ -181,34 +197,23 @@ impl Run for UpdateFunctionConfiguration {
         }
         let layers = self.layers.map(|layers| config::layers(catalogue, layers)).transpose()?;
         let _layers = catalogue.protect(layers.iter().flatten().map(|l| l.code.digest));
-        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
-        catalogue
-            .change_function(&namespace, &name, 0, |state| {
-                let state = state.ok_or(missing)?;
-                let mut latest = state.record.latest.clone();
-                latest.description = description.unwrap_or(latest.description);
-                latest.memory_mb = memory_mb.unwrap_or(latest.memory_mb);
-                latest.timeout_s = timeout_s.unwrap_or(latest.timeout_s);
-                latest.init_timeout_s = init_timeout_s.unwrap_or(latest.init_timeout_s);
-                latest.environment = environment.unwrap_or(latest.environment);
-                latest.public_net = public_net.unwrap_or(latest.public_net);
-                latest.fork = fork.unwrap_or(latest.fork);
-                latest.layers = layers.unwrap_or(latest.layers);
-                config::check_size(&latest.code, &latest.layers)?;
-                latest.shown_only.extend(cx.shown.clone());
-                let next = with_latest(state, latest, cx.now_ms);
-                let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
-                Ok(Next::state(next, ()))
-            })
-            .await?;
-        Ok(Answer::new())
+        change_latest(cx, &namespace, &name, and_publish, |latest| {
+            set(&mut latest.description, description);
+            set(&mut latest.memory_mb, memory_mb);
+            set(&mut latest.timeout_s, timeout_s);
+            set(&mut latest.init_timeout_s, init_timeout_s);
+            set(&mut latest.environment, environment);
+            set(&mut latest.public_net, public_net);
+            set(&mut latest.fork, fork);
+            set(&mut latest.layers, layers);
+        })
+        .await
     }
 }
 
 #[async_trait]
 impl Run for DeleteFunction {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
-        let catalogue = &cx.control.catalogue;
         let namespace = namespace(&self.namespace)?;
         let name = function_name(&self.function_name)?;
         if let Some(qualifier) = filled(&self.qualifier) {
@@ -222,13 +227,8 @@ impl Run for DeleteFunction {
             let missing = "ResourceNotFound.Qualifier";
             return super::versions::delete(cx, &namespace, &name, number, false, missing).await;
         }
-        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
-        catalogue
-            .change_function(&namespace, &name, 0, |state| match state {
-                Some(_) => Ok(Next { state: None, force: false, result: () }),
-                None => Err(missing),
-            })
-            .await?;
+        let gone = Next { state: None, force: false, result: () };
+        cx.control.catalogue.change_existing(&namespace, &name, |_| Ok(gone)).await?;
         Ok(Answer::new())
     }
 }
@@ -258,7 +258,7 @@ impl Run for CopyFunction {
             let runtime = config::runtime(&Some(latest.runtime_name))?;
             latest = config::defaults(runtime, latest.handler, latest.description, latest.code, cx.now_ms);
         }
-        latest.description = description.unwrap_or(latest.description);
+        set(&mut latest.description, description);
         latest.revision = 1;
         latest.mod_time_ms = cx.now_ms;
         let id = catalogue.new_function_id();

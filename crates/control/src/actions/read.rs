@@ -1,10 +1,10 @@
 //! Reading functions: GetFunction, ListFunctions, GetFunctionAddress.
 
-use super::common::{Page, ascending, contains, filled, find, namespace, no_version, order_by, show_tags, switch};
+use super::common::{Page, ascending, contains, filled, find, namespace, order_by, show_tags, switch};
 use super::{Answer, Cx, Run, packages};
 use crate::api::requests::{Filter, GetFunction, GetFunctionAddress, ListFunctions};
 use crate::api::time;
-use crate::catalogue::{FunctionEntry, clip, no_namespace};
+use crate::catalogue::{FunctionEntry, clip, no_namespace, no_version};
 use async_trait::async_trait;
 use mayfly_model::{ApiError, FunctionRecord, Qualifier, VersionConfig};
 use serde_json::{Value, json};
@@ -40,7 +40,8 @@ impl Run for GetFunction {
         let (namespace, name, entry) = find(cx.control, &self.namespace, &self.function_name)?;
         let qualifier = filled(&self.qualifier).unwrap_or("$LATEST");
         let show_code = switch(&self.show_code, "ShowCode")?;
-        let shown = shown(&entry, qualifier).ok_or_else(|| no_version("ResourceNotFound.Version", &name, qualifier))?;
+        let shown =
+            shown(&entry, qualifier).ok_or_else(|| no_version("ResourceNotFound.Version", name.as_str(), qualifier))?;
         let config = shown.config;
         let code_info = match show_code {
             true => packages::entry_file(cx.control, &config.code, config.runtime, &config.handler).await?,
@@ -227,7 +228,8 @@ impl Run for GetFunctionAddress {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let (_, name, entry) = find(cx.control, &self.namespace, &self.function_name)?;
         let qualifier = filled(&self.qualifier).unwrap_or("$LATEST");
-        let shown = shown(&entry, qualifier).ok_or_else(|| no_version("ResourceNotFound.Version", &name, qualifier))?;
+        let shown =
+            shown(&entry, qualifier).ok_or_else(|| no_version("ResourceNotFound.Version", name.as_str(), qualifier))?;
         let digest = &shown.config.code.digest;
         Ok(Answer::from_iter([
             ("Url".to_owned(), json!(cx.control.links.url(cx.host, digest, cx.now_ms))),

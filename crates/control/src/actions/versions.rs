@@ -1,10 +1,10 @@
 //! Published versions.
 
-use super::common::{Page, ascending, description, existing, find, function_name, namespace, no_version, order_by};
+use super::common::{Page, ascending, description, find, function_name, namespace, order_by};
 use super::{Answer, Cx, Run};
 use crate::api::requests::{DeleteFunctionVersion, ListVersionByFunction, PublishVersion};
 use crate::api::time;
-use crate::catalogue::{FunctionState, Next, clip, versions_of};
+use crate::catalogue::{FunctionState, Next, clip, no_version, versions_of};
 use async_trait::async_trait;
 use mayfly_model::{ApiError, FunctionName, NamespaceName, Qualifier, VersionRecord, limits};
 use serde_json::{Value, json};
@@ -44,14 +44,11 @@ pub async fn delete(
     force: bool,
     missing: &'static str,
 ) -> Result<Answer, ApiError> {
-    let catalogue = &cx.control.catalogue;
-    let no_function = catalogue.no_function(namespace.as_str(), name.as_str());
-    let decide = |state: Option<&FunctionState>| {
-        let state = state.ok_or(no_function)?;
+    let decide = |state: &FunctionState| {
         let text = number.to_string();
         let mut next = state.clone();
         if next.versions.remove(&number).is_none() {
-            return Err(no_version(missing, name, &text));
+            return Err(no_version(missing, name.as_str(), &text));
         }
         if let Some(alias) = state.aliases.values().find(|alias| versions_of(alias).any(|v| v == text)) {
             return Err(ApiError::new(
@@ -61,7 +58,7 @@ pub async fn delete(
         }
         Ok(Next { state: Some(next), force, result: () })
     };
-    catalogue.change_function(namespace, name, 0, decide).await?;
+    cx.control.catalogue.change_existing(namespace, name, decide).await?;
     Ok(Answer::new())
 }
 
@@ -72,11 +69,9 @@ impl Run for PublishVersion {
         let namespace = namespace(&self.namespace)?;
         let name = function_name(&self.function_name)?;
         let description = description(self.description)?;
-        existing(catalogue, &namespace, &name)?;
-        let missing = catalogue.no_function(namespace.as_str(), name.as_str());
         let version = catalogue
-            .change_function(&namespace, &name, 0, |state| {
-                let (next, version) = publish(state.ok_or(missing)?, description, cx.now_ms)?;
+            .change_existing(&namespace, &name, |state| {
+                let (next, version) = publish(state, description, cx.now_ms)?;
                 Ok(Next::state(next, version))
             })
             .await?;

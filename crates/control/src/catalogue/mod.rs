@@ -182,12 +182,9 @@ impl Catalogue {
         let key: &dyn PairKey = &(namespace, function);
         let table = self.0.shards[shard_of(key)].functions.load();
         let Some(entry) = table.get(key) else { return Err(self.no_function(namespace, function)) };
-        entry.route(qualifier, routing_key, random).ok_or_else(|| {
-            ApiError::new(
-                "ResourceNotFound.Qualifier",
-                format!("Function `{function}` has no version or alias `{}`.", clip(qualifier)),
-            )
-        })
+        entry
+            .route(qualifier, routing_key, random)
+            .ok_or_else(|| no_version("ResourceNotFound.Qualifier", function, qualifier))
     }
 
     /// The error for a function that is not there.
@@ -277,6 +274,21 @@ impl Catalogue {
         Ok(result)
     }
 
+    /// As [`Catalogue::change_function`], for a function that must be there; the locks are not taken for one that is not. Errors: those,
+    /// and `ResourceNotFound.{Namespace,Function}`.
+    pub async fn change_existing<R: Send>(
+        &self,
+        namespace: &NamespaceName,
+        name: &FunctionName,
+        decide: impl FnOnce(&FunctionState) -> Result<Next<R>, ApiError> + Send,
+    ) -> Result<R, ApiError> {
+        let missing = || self.no_function(namespace.as_str(), name.as_str());
+        if self.function(namespace.as_str(), name.as_str()).is_none() {
+            return Err(missing());
+        }
+        self.change_function(namespace, name, 0, |state| decide(state.ok_or_else(missing)?)).await
+    }
+
     /// Writes and publishes, on a task of its own: a caller that hangs up must not leave the rows ahead of the tables.
     async fn commit(
         &self,
@@ -305,9 +317,7 @@ impl Catalogue {
     ) -> Result<(), ApiError> {
         let _sum = self.0.reservations_lock.lock().await;
         let total = self.0.reserved_mb.load(Ordering::Relaxed);
-        let missing = self.no_function(namespace.as_str(), name.as_str());
-        self.change_function(namespace, name, 0, |state| {
-            let state = state.ok_or(missing)?;
+        self.change_existing(namespace, name, |state| {
             let others = total.saturating_sub(state.record.reserved_mb.unwrap_or(0));
             if reserved_mb.is_some_and(|mb| others.saturating_add(mb) > limit_mb) {
                 return Err(ApiError::new(
@@ -515,6 +525,11 @@ pub fn store_error(error: StoreError) -> ApiError {
 /// `ResourceNotFound.Namespace`.
 pub fn no_namespace(name: &str) -> ApiError {
     ApiError::new("ResourceNotFound.Namespace", format!("Namespace `{}` does not exist.", clip(name)))
+}
+
+/// The error for a version that is not there, with the code that the action promises.
+pub fn no_version(code: &'static str, function: &str, qualifier: &str) -> ApiError {
+    ApiError::new(code, format!("Function `{function}` has no version or alias `{}`.", clip(qualifier)))
 }
 
 /// The beginning of a text that a client sent, for messages.

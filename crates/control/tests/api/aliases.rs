@@ -138,7 +138,7 @@ async fn weights_and_rules_decide() {
     // A fixed sequence that covers [0, 1) evenly stands for the random numbers.
     let mut counts = std::collections::BTreeMap::new();
     for i in 0..1000 {
-        let target = p.control.resolve("default", "hello", "split", &[], f64::from(i) / 1000.0).unwrap();
+        let target = p.control.catalogue().resolve("default", "hello", "split", &[], f64::from(i) / 1000.0).unwrap();
         *counts.entry(target.spec.key.version.clone()).or_insert(0) += 1;
     }
     assert_eq!(counts, std::collections::BTreeMap::from([("1".to_owned(), 700), ("2".to_owned(), 300)]));

@@ -90,7 +90,7 @@ proptest! {
 async fn targets_stay_the_same_while_their_version_lives() {
     let p = Platform::new().await;
     p.create("hello").await;
-    let resolve = |qualifier: &str| p.control.resolve("default", "hello", qualifier, &[], 0.5).unwrap();
+    let resolve = |qualifier: &str| p.control.catalogue().resolve("default", "hello", qualifier, &[], 0.5).unwrap();
     let first = resolve("$LATEST");
     assert_eq!(first.attachment(|| Arc::new(41u32)), Some(&41));
     assert_eq!(first.attachment(|| Arc::new(42u32)), Some(&41), "made once");
@@ -230,7 +230,7 @@ async fn a_thousand_functions_load_and_resolve_fast() {
     let start = Instant::now();
     let mut found: Option<Arc<RouteTarget>> = None;
     for _ in 0..10_000 {
-        found = q.control.resolve("default", "fn-500", "$DEFAULT", &[], 0.5).ok();
+        found = q.control.catalogue().resolve("default", "fn-500", "$DEFAULT", &[], 0.5).ok();
     }
     let resolved = start.elapsed() / 10_000;
     assert_eq!(found.unwrap().spec.function.as_str(), "fn-500");

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use base64::Engine as _;
+use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Clock, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, RouteChange,
+    Call, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, RouteChange,
     RouteTarget, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, Status};
@@ -137,10 +138,6 @@ impl Invoker for FakeInvoker {
 
     fn catalogue_changed(&self, change: &RouteChange) {
         self.changes.lock().push(change.clone());
-    }
-
-    fn memory_in_use_mb(&self) -> u64 {
-        0
     }
 }
 

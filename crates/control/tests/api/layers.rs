@@ -54,7 +54,7 @@ async fn functions_bind_layers_and_keep_them() {
     let f = p.ok("GetFunction", json!({"FunctionName": "hello"})).await;
     let names: Vec<_> = f["Layers"].as_array().unwrap().iter().map(|l| (&l["LayerName"], &l["Status"])).collect();
     assert_eq!(names, [(&json!("lib2"), &json!("Active")), (&json!("lib"), &json!("Deleted"))], "in mount order");
-    let target = p.control.resolve("default", "hello", "$LATEST", &[], 0.0).unwrap();
+    let target = p.control.catalogue().resolve("default", "hello", "$LATEST", &[], 0.0).unwrap();
     assert_eq!(target.spec.config.layers[1].name.as_str(), "lib");
     assert_eq!(
         p.code("CreateFunction", with(create("late"), json!({"Layers": bound}))).await,

@@ -12,7 +12,7 @@ async fn reservations_have_a_sum() {
     let get = |name: &str| json!({"FunctionName": name});
     let put = |name: &str, mb: i64| json!({"FunctionName": name, "ReservedConcurrencyMem": mb});
     assert_eq!(p.ok("GetReservedConcurrencyConfig", get("one")).await["ReservedMem"], json!(null));
-    let target = p.control.resolve("default", "one", "$LATEST", &[], 0.0).unwrap();
+    let target = p.control.catalogue().resolve("default", "one", "$LATEST", &[], 0.0).unwrap();
     assert_eq!(target.quota.reserved_mb(), None);
     p.ok("PutReservedConcurrencyConfig", put("one", 100_000)).await;
     assert_eq!(target.quota.reserved_mb(), Some(100_000), "the hot path sees it at once");

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
+use mayfly_sign::{
+    Credential, RequestView, SignError, Style, Tc3Request, V1Method, V1Request, Verified, Verifier, sign_tc3,
+};
 
 /// The time of the recorded requests, in seconds.
 pub const T: u64 = 1_795_228_103;
@@ -63,6 +65,53 @@ impl Wire {
     pub fn verify(&self) -> Result<Verified, SignError> {
         self.verify_with(&Verifier::new(&["scf"]), &credentials(), T * 1000)
     }
+}
+
+/// A signed POST of `body` by `AKIDtest` at the time of the recordings; the rest can be changed before it is signed.
+pub fn tc3_wire(body: &str, change: impl FnOnce(&mut Tc3Request<'_>)) -> Wire {
+    let bytes = Bytes::copy_from_slice(body.as_bytes());
+    let mut request = Tc3Request {
+        secret_id: "AKIDtest",
+        secret_key: "testsecretkey",
+        token: None,
+        host: "127.0.0.1:8700",
+        service: "scf",
+        action: "GetFunction",
+        version: "2018-04-16",
+        region: Some("ap-guangzhou"),
+        timestamp_s: T,
+        query: None,
+        content_type: "application/json",
+        body: &bytes,
+    };
+    change(&mut request);
+    let headers = sign_tc3(&request).unwrap();
+    let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    Wire::new("POST", "", &headers, body)
+}
+
+/// A form to be signed by `AKIDtest` at the time of the recordings.
+pub fn v1_request(style: Style, nonce: u64, fields: &[(String, String)]) -> V1Request<'_> {
+    V1Request {
+        method: V1Method::Post,
+        secret_id: "AKIDtest",
+        secret_key: "testsecretkey",
+        token: None,
+        host: "127.0.0.1:8700",
+        path: "/",
+        action: "GetFunction",
+        version: "2018-04-16",
+        region: None,
+        timestamp_s: T,
+        nonce,
+        style,
+        fields,
+    }
+}
+
+pub fn v1_wire(form: &str) -> Wire {
+    let headers = [("host", "127.0.0.1:8700"), ("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    Wire::new("POST", "", &headers, form)
 }
 
 pub fn credentials() -> HashMap<String, Credential> {

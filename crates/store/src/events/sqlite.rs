@@ -3,12 +3,12 @@
 use super::{DUE_BYTES_MAX, EventCursor, EventLimits, EventLog, Room, StoredEvent, validate, validate_time};
 use crate::StoreError;
 use crate::sqlite::{Migration, open};
+use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use mayfly_model::RequestId;
 use sqlx::{Connection, Row as _, SqliteConnection};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "pending events by due time",
@@ -19,10 +19,6 @@ const MIGRATIONS: &[Migration] = &[Migration {
     ],
 }];
 
-/// Jobs that may wait for the writer; further callers wait before they are admitted.
-const QUEUE_JOBS_MAX: usize = 1024;
-/// Most writes in one transaction: bounds how long the first of them waits.
-const GROUP_WRITES_MAX: usize = 256;
 /// Pages of the file given back to the system at a time, once the log has run empty.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
 
@@ -30,17 +26,17 @@ const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
 /// together, so that many callers share one sync of the disk.
 #[derive(Debug)]
 pub struct SqliteEvents {
-    jobs: mpsc::Sender<Job>,
+    jobs: Jobs<Write, Due>,
     room: Arc<Room>,
 }
 
-type Done<T> = oneshot::Sender<Result<T, StoreError>>;
-
+/// A question for events that are due.
 #[derive(Debug)]
-enum Job {
-    Write(Write),
-    Due { now_ms: i64, limit: usize, after: Option<EventCursor>, done: Done<Vec<StoredEvent>> },
-    Close(Done<()>),
+struct Due {
+    now_ms: i64,
+    limit: usize,
+    after: Option<EventCursor>,
+    done: Done<Vec<StoredEvent>>,
 }
 
 #[derive(Debug)]
@@ -77,20 +73,17 @@ impl SqliteEvents {
                 .fetch_one(&mut conn)
                 .await?;
         let room = Arc::new(Room::new(limits, count.unsigned_abs(), bytes.unsigned_abs()));
-        let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
-        tokio::spawn(write_loop(conn, queue, Arc::clone(&room)));
+        let jobs = Jobs::start(conn, Pending { room: Arc::clone(&room) });
         Ok(Self { jobs, room })
     }
 
     /// Finishes what was accepted and closes the file. Later calls answer [`StoreError::Closed`].
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.ask(Job::Close).await
+        self.jobs.close().await
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, StoreError> {
-        let (done, answer) = oneshot::channel();
-        self.jobs.send(job(done)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+    async fn write(&self, op: Op) -> Result<(), StoreError> {
+        self.jobs.ask(|done| Job::Write(Write { op, done })).await
     }
 }
 
@@ -100,25 +93,23 @@ impl EventLog for SqliteEvents {
         validate(&event)?;
         // Room is taken only with a place in the queue in hand: from here on the writer alone gives it back, so a
         // caller that goes away leaves no room taken.
-        let place = self.jobs.reserve().await.map_err(|_| StoreError::Closed)?;
+        let place = self.jobs.place().await?;
         self.room.take(event.payload.len())?;
-        let (done, answer) = oneshot::channel();
-        place.send(Job::Write(Write { op: Op::Append(event), done }));
-        answer.await.map_err(|_| StoreError::Closed)?
+        place.ask(|done| Job::Write(Write { op: Op::Append(event), done })).await
     }
 
     async fn reschedule(&self, id: RequestId, due_ms: u64, attempt: u32) -> Result<(), StoreError> {
         let due_ms = validate_time(due_ms)?;
-        self.ask(|done| Job::Write(Write { op: Op::Reschedule { id, due_ms, attempt }, done })).await
+        self.write(Op::Reschedule { id, due_ms, attempt }).await
     }
 
     async fn finish(&self, id: RequestId) -> Result<(), StoreError> {
-        self.ask(|done| Job::Write(Write { op: Op::Finish(id), done })).await
+        self.write(Op::Finish(id)).await
     }
 
     async fn due(&self, now_ms: u64, limit: usize, after: Option<EventCursor>) -> Result<Vec<StoredEvent>, StoreError> {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        self.ask(|done| Job::Due { now_ms, limit, after, done }).await
+        self.jobs.ask(|done| Job::Read(Due { now_ms, limit, after, done })).await
     }
 
     async fn pending(&self) -> Result<u64, StoreError> {
@@ -126,33 +117,25 @@ impl EventLog for SqliteEvents {
     }
 }
 
-async fn write_loop(mut conn: SqliteConnection, mut queue: mpsc::Receiver<Job>, room: Arc<Room>) {
-    let mut group = Vec::new();
-    let mut next = queue.recv().await;
-    while let Some(job) = next.take() {
-        match job {
-            Job::Write(write) => {
-                group.push(write);
-                // Only writes that wait already are taken along: nobody is delayed for company.
-                next = queue.try_recv().ok();
-                if group.len() >= GROUP_WRITES_MAX || !matches!(next, Some(Job::Write(_))) {
-                    commit_group(&mut conn, &room, &mut group).await;
-                }
-            }
-            Job::Due { now_ms, limit, after, done } => {
-                let _ = done.send(due(&mut conn, now_ms, limit, after).await);
-            }
-            Job::Close(done) => {
-                let _ = done.send(conn.close().await.map_err(StoreError::from));
-                return;
-            }
-        }
-        if next.is_none() {
-            next = queue.recv().await;
-        }
+/// The events, and how much room they leave.
+struct Pending {
+    room: Arc<Room>,
+}
+
+#[async_trait]
+impl Work for Pending {
+    type Write = Write;
+    type Read = Due;
+    const NAME: &'static str = "events";
+    const QUEUE_JOBS_MAX: usize = 1024;
+    const GROUP_WRITES_MAX: usize = 256;
+
+    async fn commit(&mut self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
+        commit_group(conn, &self.room, group).await;
     }
-    if let Err(error) = conn.close().await {
-        tracing::warn!(%error, "closing the event database");
+
+    async fn read(&mut self, conn: &mut SqliteConnection, Due { now_ms, limit, after, done }: Due) {
+        let _ = done.send(due(conn, now_ms, limit, after).await);
     }
 }
 

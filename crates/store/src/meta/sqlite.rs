@@ -3,10 +3,10 @@
 use super::{Change, MetaStore, Row, validate};
 use crate::StoreError;
 use crate::sqlite::{Migration, open};
+use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use sqlx::{Connection, Row as _, SqliteConnection};
 use std::path::Path;
-use tokio::sync::{mpsc, oneshot};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "rows of JSON by kind and key",
@@ -16,27 +16,20 @@ const MIGRATIONS: &[Migration] = &[Migration {
     ],
 }];
 
-/// Jobs that may wait for the writer; further callers wait before they are admitted.
-const QUEUE_JOBS_MAX: usize = 64;
-
 /// Metadata in one SQLite file, written by one task over one connection. Batches that wait together are committed
 /// together, so that many callers share one sync of the disk.
 #[derive(Debug)]
 pub struct SqliteMeta {
-    jobs: mpsc::Sender<Job>,
+    jobs: Jobs<Batch, Load>,
 }
 
-#[derive(Debug)]
-enum Job {
-    Load(oneshot::Sender<Result<Vec<Row>, StoreError>>),
-    Apply(Batch),
-    Close(oneshot::Sender<Result<(), StoreError>>),
-}
+/// A question for all rows.
+type Load = Done<Vec<Row>>;
 
 #[derive(Debug)]
 struct Batch {
     changes: Vec<Change>,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    done: Done<()>,
 }
 
 impl SqliteMeta {
@@ -46,76 +39,54 @@ impl SqliteMeta {
     /// [`StoreError::Schema`] when the file is of a newer release, [`StoreError::Corrupt`] when it is no database.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let conn = open(path, MIGRATIONS).await?;
-        let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
-        tokio::spawn(write_loop(conn, queue));
-        Ok(Self { jobs })
+        Ok(Self { jobs: Jobs::start(conn, Rows) })
     }
 
     /// Finishes what was accepted and closes the file. Later calls answer [`StoreError::Closed`].
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.ask(Job::Close).await
-    }
-
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Result<T, StoreError> {
-        let (done, answer) = oneshot::channel();
-        self.jobs.send(job(done)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.jobs.close().await
     }
 }
 
 #[async_trait]
 impl MetaStore for SqliteMeta {
     async fn load(&self) -> Result<Vec<Row>, StoreError> {
-        self.ask(Job::Load).await
+        self.jobs.ask(Job::Read).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         validate(&changes)?;
-        self.ask(|done| Job::Apply(Batch { changes, done })).await
+        self.jobs.ask(|done| Job::Write(Batch { changes, done })).await
     }
 }
 
-async fn write_loop(mut conn: SqliteConnection, mut queue: mpsc::Receiver<Job>) {
-    let mut group = Vec::new();
-    let mut next = queue.recv().await;
-    while let Some(job) = next.take() {
-        match job {
-            Job::Apply(batch) => {
-                group.push(batch);
-                // Only batches that wait already are taken along: nobody is delayed for company.
-                next = queue.try_recv().ok();
-                if !matches!(next, Some(Job::Apply(_))) {
-                    commit_group(&mut conn, &mut group).await;
-                }
-            }
-            Job::Load(done) => {
-                let _ = done.send(load(&mut conn).await);
-            }
-            Job::Close(done) => {
-                let _ = done.send(conn.close().await.map_err(StoreError::from));
-                return;
-            }
-        }
-        if next.is_none() {
-            next = queue.recv().await;
-        }
-    }
-    if let Err(error) = conn.close().await {
-        tracing::warn!(%error, "closing the metadata database");
-    }
-}
+/// The rows of the metadata.
+struct Rows;
 
-async fn commit_group(conn: &mut SqliteConnection, group: &mut Vec<Batch>) {
-    let together = write(conn, group).await;
-    let alone = group.len() == 1;
-    for batch in group.drain(..) {
-        let result = match &together {
-            // One batch that does not fit on the disk must not take its neighbours down.
-            Err(_) if !alone => write(conn, std::slice::from_ref(&batch)).await,
-            result => result.clone(),
-        };
-        // The caller may have gone; the change stands all the same.
-        let _ = batch.done.send(result);
+#[async_trait]
+impl Work for Rows {
+    type Write = Batch;
+    type Read = Load;
+    const NAME: &'static str = "metadata";
+    const QUEUE_JOBS_MAX: usize = 64;
+    const GROUP_WRITES_MAX: usize = 64;
+
+    async fn commit(&mut self, conn: &mut SqliteConnection, group: &mut Vec<Batch>) {
+        let together = write(conn, group).await;
+        let alone = group.len() == 1;
+        for batch in group.drain(..) {
+            let result = match &together {
+                // One batch that does not fit on the disk must not take its neighbours down.
+                Err(_) if !alone => write(conn, std::slice::from_ref(&batch)).await,
+                result => result.clone(),
+            };
+            // The caller may have gone; the change stands all the same.
+            let _ = batch.done.send(result);
+        }
+    }
+
+    async fn read(&mut self, conn: &mut SqliteConnection, done: Load) {
+        let _ = done.send(load(conn).await);
     }
 }
 
