@@ -11,6 +11,9 @@ import select
 import signal
 import socket
 import struct
+import threading
+# `signal.signal` does the same, and converts numbers to members of `enum` and back, which runs a lot of Python code.
+from _signal import signal as _signal
 
 import mayfly_kernel as kernel
 
@@ -38,14 +41,35 @@ _dup2 = os.dup2
 _write = os.write
 _exit = os._exit
 _open = os.open
-_recvmsg = socket.socket.recvmsg
-_send = socket.socket.send
-_Socket = socket.socket
+# The C type: the methods of `socket.socket` above it would only add pages that are written to.
+_Socket = socket.SocketType
+_recvmsg = _Socket.recvmsg
+_send = _Socket.send
 _poll = select.poll
-_signal = signal.signal
 _dumps = json.JSONEncoder().encode
 _loads = json.JSONDecoder().decode
 _fcntl = fcntl.fcntl
+# Where the hook of `threading` that our forks leave out renews the kernel's number of the main thread (3.13 and later).
+_renew_thread = threading.main_thread()._set_native_id if hasattr(threading.Thread, "_after_fork") else None
+# Plain numbers: the operators of enum members are Python code.
+_SIGCHLD, _SIG_IGN, _SIG_DFL = int(signal.SIGCHLD), int(signal.SIG_IGN), int(signal.SIG_DFL)
+_CLOEXEC, _CUT_SHORT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
+_CONTROL_BYTES = socket.CMSG_SPACE(_FDS_MAX * 4)
+
+
+class _Hooks:
+    # True while a fork is one of ours.
+    quiet = False
+
+
+_hooks = _Hooks()
+
+
+def use_hooks(hooks):
+    """Takes the zygote's fork hooks, whose attribute `quiet` is true while a fork is one of ours."""
+    global _hooks
+    _hooks = hooks
 
 
 class Refused(Exception):
@@ -55,15 +79,9 @@ class Refused(Exception):
 class Seat:
     """What a forked child was given: the request's fields and its descriptors by name."""
 
-    def __init__(self, message, fds):
-        try:
-            request = _loads(str(message, "utf-8"))
-            if not isinstance(request, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            self.id = None
-            raise Refused("the request is not JSON: %s" % error)
-        self.id = request.get("id")
+    def __init__(self, request, fds):
+        if type(request) is not dict:
+            raise Refused("the request is not a JSON object")
         self.uid = request.get("uid")
         self.gid = request.get("gid")
         names = request.get("fds")
@@ -93,7 +111,7 @@ def run(channel_fd, watch_fd=None):
     """
     channel = _Socket(fileno=channel_fd)
     home = _open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    before = _signal(signal.SIGCHLD, signal.SIG_IGN)
+    before = _signal(_SIGCHLD, _SIG_IGN)
     waiting = _poll()
     waiting.register(channel_fd, select.POLLIN)
     if watch_fd is not None:
@@ -107,15 +125,17 @@ def run(channel_fd, watch_fd=None):
         if not message:
             _exit(0)
         seat = None
-        answer = {}
+        answer = {"id": None}
         try:
-            answer["id"] = _peek_id(message)
+            request = _parse(message)
+            if type(request) is dict:
+                answer["id"] = request.get("id")
             if not whole:
                 raise Refused("the request or its descriptors were cut short")
-            seat = Seat(message, fds)
+            seat = Seat(request, fds)
             pid = _fork_into(seat, home)
             if pid == 0:
-                _signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+                _signal(_SIGCHLD, _SIG_DFL if before is None else before)
                 channel.detach()
                 _close(home)
                 seat.channel_fd = channel_fd
@@ -126,30 +146,36 @@ def run(channel_fd, watch_fd=None):
         for fd in fds:
             _close(fd)
         try:
-            _send(channel, _dumps(answer).encode())
+            _send(channel, _told(answer))
         except OSError:
             _exit(0)
 
 
-def _peek_id(message):
+def _told(answer):
+    if type(answer["id"]) is int and "pid" in answer:
+        # What each fork writes to here is copied for the parent and leaves its older copies alone with the page: no encoder.
+        return b'{"id":%d,"pid":%d}' % (answer["id"], answer["pid"])
+    return _dumps(answer).encode()
+
+
+def _parse(message):
     try:
-        return _loads(str(message, "utf-8"))["id"]
-    except (ValueError, TypeError, KeyError):
+        return _loads(str(message, "utf-8"))
+    except ValueError:
         return None
 
 
 def _receive(channel):
     """One message with its descriptors, and whether all of it arrived."""
-    space = socket.CMSG_SPACE(_FDS_MAX * 4)
     try:
-        message, control, flags, _ = _recvmsg(channel, _MESSAGE_BYTES_MAX, space, socket.MSG_CMSG_CLOEXEC)
+        message, control, flags, _ = _recvmsg(channel, _MESSAGE_BYTES_MAX, _CONTROL_BYTES, _CLOEXEC)
     except ConnectionError:
         return b"", [], True
     fds = []
     for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if (level, kind) == _RIGHTS:
             fds.extend(struct.unpack("=%di" % (len(data) // 4), data[: len(data) // 4 * 4]))
-    return message, fds, not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+    return message, fds, not flags & _CUT_SHORT
 
 
 def _fork_into(seat, home):
@@ -164,8 +190,10 @@ def _fork_into(seat, home):
     try:
         if namespace is not None:
             kernel.setns(namespace, kernel.CLONE_NEWPID, "pid")
+        _hooks.quiet = True
         pid = _fork()
     finally:
+        _hooks.quiet = False
         if pid != 0:
             try:
                 if namespace is not None:
@@ -199,6 +227,8 @@ def enter(seat, of_template):
         raise
     _place(seat, of_template)
     _become(seat, of_template)
+    if _renew_thread is not None:
+        _renew_thread()
 
 
 def _place(seat, of_template):

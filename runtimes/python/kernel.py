@@ -5,7 +5,6 @@ Works on x86_64 and aarch64 Linux. Every function raises `OSError` with the name
 
 import ctypes
 import os
-import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -39,7 +38,6 @@ _NUMBERS = {
 _machine = os.uname().machine
 if _machine not in _NUMBERS:
     raise OSError("the Python runtime knows no system call numbers for " + _machine)
-_NR = _NUMBERS[_machine]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -47,7 +45,13 @@ _syscall.restype = ctypes.c_long
 _prctl = _libc.prctl
 _prctl.restype = ctypes.c_int
 _long = ctypes.c_long
+_NR = {name: _long(number) for name, number in _NUMBERS[_machine].items()}
 _get_errno = ctypes.get_errno
+# Made once: types and objects that each child would make again cost it pages of its own.
+_ZERO = _long(0)
+_WORDS = ctypes.c_uint32 * 6
+_cap_header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_cap_data = _WORDS()
 
 
 def _fail(what):
@@ -57,39 +61,37 @@ def _fail(what):
 
 def setns(fd, kind, what):
     """Moves this process (for a pid namespace: its future children) into the namespace behind `fd`."""
-    if _syscall(_long(_NR["setns"]), _long(fd), _long(kind)) != 0:
+    if _syscall(_NR["setns"], _long(fd), _long(kind)) != 0:
         _fail("setns(" + what + ")")
 
 
 def keep_capabilities(keep):
     """Whether permitted capabilities outlive the change from root to another user."""
-    if _prctl(_PR_SET_KEEPCAPS, _long(keep), _long(0), _long(0), _long(0)) != 0:
+    if _prctl(_PR_SET_KEEPCAPS, _long(keep), _ZERO, _ZERO, _ZERO) != 0:
         _fail("prctl(KEEPCAPS)")
 
 
 def set_dumpable():
     """Makes `/proc/self` belong to this process's own user again, after the kernel took it away."""
-    if _prctl(_PR_SET_DUMPABLE, _long(1), _long(0), _long(0), _long(0)) != 0:
+    if _prctl(_PR_SET_DUMPABLE, _long(1), _ZERO, _ZERO, _ZERO) != 0:
         _fail("prctl(DUMPABLE)")
 
 
 def no_new_privileges():
     """From here on no `execve` can gain privileges, whatever bits the file has."""
-    if _prctl(_PR_SET_NO_NEW_PRIVS, _long(1), _long(0), _long(0), _long(0)) != 0:
+    if _prctl(_PR_SET_NO_NEW_PRIVS, _long(1), _ZERO, _ZERO, _ZERO) != 0:
         _fail("prctl(NO_NEW_PRIVS)")
 
 
 def set_name(name):
     """Sets the name that `ps` and the kernel's log show (15 bytes are kept)."""
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), _long(0), _long(0), _long(0))
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), _ZERO, _ZERO, _ZERO)
 
 
 def _capget():
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
-    if _syscall(_long(_NR["capget"]), ctypes.c_char_p(header), data) != 0:
+    if _syscall(_NR["capget"], _cap_header, _cap_data) != 0:
         _fail("capget")
-    e0, p0, _, e1, p1, _ = struct.unpack("=6I", data.raw)
+    e0, p0, _, e1, p1, _ = _cap_data
     return e0 | e1 << 32, p0 | p1 << 32
 
 
@@ -101,25 +103,24 @@ def reduce_capabilities(keep):
     effective, permitted = _capget()
     if effective >> CAP_SETPCAP & 1:
         number = 0
-        while _prctl(_PR_CAPBSET_DROP, _long(number), _long(0), _long(0), _long(0)) == 0:
+        while _prctl(_PR_CAPBSET_DROP, _long(number), _ZERO, _ZERO, _ZERO) == 0:
             number += 1
         if _get_errno() != _EINVAL:
             _fail("prctl(CAPBSET_DROP)")
     # Kernels before 4.3 have no ambient set; EINVAL there means that there is nothing to clear.
-    if _prctl(_PR_CAP_AMBIENT, _long(_PR_CAP_AMBIENT_CLEAR_ALL), _long(0), _long(0), _long(0)) != 0:
+    if _prctl(_PR_CAP_AMBIENT, _long(_PR_CAP_AMBIENT_CLEAR_ALL), _ZERO, _ZERO, _ZERO) != 0:
         if _get_errno() != _EINVAL:
             _fail("prctl(CAP_AMBIENT)")
     kept = permitted & keep
     low, high = kept & 0xFFFFFFFF, kept >> 32
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    data = struct.pack("=6I", low, low, 0, high, high, 0)
-    if _syscall(_long(_NR["capset"]), ctypes.c_char_p(header), ctypes.c_char_p(data)) != 0:
+    _cap_data[:] = (low, low, 0, high, high, 0)
+    if _syscall(_NR["capset"], _cap_header, _cap_data) != 0:
         _fail("capset")
 
 
 def restrict_with_landlock(ruleset_fd):
     """Puts this process and all it starts under the Landlock ruleset, for good."""
-    if _syscall(_long(_NR["landlock"]), _long(ruleset_fd), _long(0)) != 0:
+    if _syscall(_NR["landlock"], _long(ruleset_fd), _ZERO) != 0:
         _fail("landlock_restrict_self")
 
 
@@ -139,13 +140,13 @@ class Filter:
     def install(self):
         """Applies the filter to this process and all it starts, for good."""
         program = ctypes.byref(self._program)
-        if _syscall(_long(_NR["seccomp"]), _long(_SECCOMP_SET_MODE_FILTER), _long(0), program) != 0:
+        if _syscall(_NR["seccomp"], _long(_SECCOMP_SET_MODE_FILTER), _ZERO, program) != 0:
             _fail("seccomp")
 
 
 def close_from(first):
     """Closes every descriptor from `first` on."""
-    if _syscall(_long(_NR["close_range"]), _long(first), _long(0xFFFFFFFF), _long(0)) != 0:
+    if _syscall(_NR["close_range"], _long(first), _long(0xFFFFFFFF), _ZERO) != 0:
         os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 

@@ -18,6 +18,9 @@ _HELLO, _READY, _ERROR, _RESULT = 0x81, 0x82, 0x83, 0x84
 _PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 _READ_BYTES = 65536
 _VERSION = "%d.%d.%d" % sys.version_info[:3]
+# Made ahead: what an instance does not do itself costs it no memory.
+_HELLO_PAYLOAD = json.dumps({"protocol": 1, "runtime": "python", "version": _VERSION}).encode()
+_COPY_READY_PAYLOAD = json.dumps({"init_us": 0, "fork": None}).encode()
 
 # Kept apart from what user code may put in their places.
 _read = os.read
@@ -122,7 +125,7 @@ class Instance:
     # --- life -----------------------------------------------------------------------------------------------------
 
     def hello(self):
-        self.send(_HELLO, json.dumps({"protocol": 1, "runtime": "python", "version": _VERSION}).encode())
+        self.send(_HELLO, _HELLO_PAYLOAD)
 
     def ready(self, init_us, fork):
         self.send(_READY, json.dumps({"init_us": init_us, "fork": fork}).encode())
@@ -205,7 +208,7 @@ class Instance:
         if collecting:
             gc.enable()
         self.hello()
-        self.ready(0, None)
+        self.send(_READY, _COPY_READY_PAYLOAD)
 
     def serve(self):
         """Answers invocations until the stream ends."""
@@ -297,6 +300,8 @@ def live(seat, filters, output, stdlib):
     try:
         forker.enter(seat, of_template=False)
         instance.has_landlock = "landlock" in seat.fds
+        # Here it is not on the way of a call: children of the zygote are made in advance.
+        soundness.renew_openssl()
         instance.hello()
         instance.bind()
         instance.serve()

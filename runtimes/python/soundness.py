@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import re
 import signal
 import stat
 import sys
@@ -12,6 +13,8 @@ from mayfly_forker import FORKER_FD, LANDLOCK_FD, STREAM_FD
 # /dev/null, zero, full, random, urandom: every read is independent of every other reader.
 _HARMLESS_DEVICES = frozenset(os.makedev(1, minor) for minor in (3, 5, 7, 8, 9))
 _REASONS_MAX = 8
+# What /proc/self/fd shows of one: "mnt:[4026531841]".
+_NAMESPACE = re.compile(r"[a-z_]+:\[[0-9]+\]$")
 _OURS = frozenset((0, 1, 2, STREAM_FD, FORKER_FD, LANDLOCK_FD))
 
 
@@ -102,6 +105,11 @@ def _against_descriptor(fd):
     if stat.S_ISREG(mode):
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             return "a file open for writing"
+        # Namespaces and processes show themselves as files, but have no reading position.
+        try:
+            os.lseek(fd, 0, os.SEEK_CUR)
+        except OSError:
+            return "a namespace" if _NAMESPACE.match(_target(fd)) else "a file without a reading position"
         # Two copies would share one reading position; `renew_files` gives each its own, if the file can be opened again.
         try:
             os.close(os.open("/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_CLOEXEC))
@@ -114,14 +122,18 @@ def _against_descriptor(fd):
         return "a socket"
     if stat.S_ISFIFO(mode):
         return "a pipe"
-    try:
-        target = os.readlink("/proc/self/fd/%d" % fd)
-    except OSError:
-        target = ""
+    target = _target(fd)
     if target.startswith("anon_inode:"):
         name = target[len("anon_inode:"):].strip("[]")
         return {"eventpoll": "an epoll", "eventfd": "an event counter"}.get(name, "an object of kind " + name)
     return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "an object that cannot be shared"
+
+
+def _target(fd):
+    try:
+        return os.readlink("/proc/self/fd/%d" % fd)
+    except OSError:
+        return ""
 
 
 def _shared_mapping():
@@ -146,29 +158,36 @@ def renew_files():
         os.close(own)
 
 
+def renew_openssl():
+    """In any child: gives OpenSSL's generator, which the zygote has set up, randomness of the child's own."""
+    ssl = sys.modules.get("ssl")
+    if ssl is not None:
+        # It tells a fork by a changed pid alone.
+        ssl.RAND_add(os.urandom(32), 32.0)
+
+
 def renew_randomness(entropy, copy):
     """Makes sure that no two instances draw the same numbers.
 
     `entropy`: bytes from the node, mixed into what the kernel gives. `copy`: this process was forked from one that ran user code.
-    Covered: `random`, `tempfile`, `uuid`, OpenSSL and numpy's global generator. Generator objects that user code made itself cannot
-    be found; `secrets`, `os.urandom` and `random.SystemRandom` ask the kernel each time and need nothing.
+    Covered: `random`, `tempfile`, `uuid`; in a copy also OpenSSL (other children have called `renew_openssl`) and numpy's global
+    generator. Generator objects that user code made itself cannot be found; `secrets`, `os.urandom` and `random.SystemRandom` ask
+    the kernel each time and need nothing.
     """
-    random.seed(os.urandom(32) + entropy)
+    # A number goes straight into the generator; bytes would first be hashed by Python code.
+    random.seed(int.from_bytes(os.urandom(32) + entropy, "little"))
     modules = sys.modules
     tempfile = modules.get("tempfile")
-    if tempfile is not None:
+    if tempfile is not None and getattr(tempfile, "_name_sequence", None) is not None:
         # It renews itself when the pid changes, but in namespaces of their own two instances have the same pid.
         tempfile._name_sequence = None
     uuid = modules.get("uuid")
-    if uuid is not None:
+    if uuid is not None and (getattr(uuid, "_last_timestamp", None), getattr(uuid, "_node", None)) != (None, None):
         uuid._last_timestamp = None
         uuid._node = None
     if not copy:
         return
-    ssl = modules.get("ssl")
-    if ssl is not None:
-        # OpenSSL, too, tells a fork by the pid alone.
-        ssl.RAND_add(os.urandom(32), 32.0)
+    renew_openssl()
     numpy_random = modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
