@@ -49,6 +49,41 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// Whether instances are made and kept ahead of demand, by each function's own past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forecast {
+    /// No: every instance is kept for the same time after its last call.
+    Off,
+    /// As far as it costs no more memory-time than keeping every instance for ten minutes.
+    Conservative,
+    /// As far as it costs no more than 1.15 times that.
+    Eager,
+}
+
+impl FromStr for Forecast {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "conservative" => Ok(Self::Conservative),
+            "eager" => Ok(Self::Eager),
+            other => Err(format!("`{other}` is none of `off`, `conservative` and `eager`")),
+        }
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Conservative => "conservative",
+            Self::Eager => "eager",
+        })
+    }
+}
+
 /// An option's value in the environment.
 trait FromText: Sized {
     fn from_text(text: &str) -> Result<Self, String>;
@@ -64,7 +99,7 @@ macro_rules! from_text_by_from_str {
     )*};
 }
 
-from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Cidr, u64, usize);
+from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, u64, usize);
 
 impl FromText for Vec<Cidr> {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -142,6 +177,8 @@ options! {
     data: PathBuf = PathBuf::from("/var/lib/mayfly");
     /// Address that the API listens on.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8700));
+    /// Functions also have URLs by host: `http://<function>.<namespace>.<domain>/`. Names below `localhost` lead to this machine by themselves.
+    domain: String = "fn.localhost".into();
     /// Level of the platform's own log lines: `error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,mayfly_node=debug`.
     log_level: String = "info".into();
     /// Form of the platform's own log lines: `plain` or `json`.
@@ -151,6 +188,9 @@ options! {
     memory_ceiling_mb: u64 = 0;
     /// How long an instance without calls is kept, in seconds.
     keep_alive_s: u64 = 600;
+    /// Whether instances are made and kept ahead of demand, by each function's own past: `off`, `conservative` or `eager`. Unless it is off, it
+    /// decides in the place of `keep_alive_s`.
+    forecast: Forecast = Forecast::Off;
     /// Region that the platform says it is.
     region: String = "ap-guangzhou".into();
     /// Account number (APPID) that functions and clients see.
@@ -165,6 +205,8 @@ options! {
     precreate_python: usize = 4;
     /// Node.js instances kept ready for functions that have none yet.
     precreate_node: usize = 2;
+    /// PHP instances kept ready, once a PHP function has run.
+    precreate_php: usize = 1;
     /// Most functions in one namespace.
     functions_per_namespace: usize = limits::FUNCTIONS_PER_NAMESPACE_DEFAULT;
     /// How long logs of functions are kept, in hours.
@@ -313,6 +355,13 @@ impl PlatformOptions {
             between("memory_ceiling_mb", self.memory_ceiling_mb, 256, 1 << 24)?;
         }
         between("keep_alive_s", self.keep_alive_s, 0, 7 * 86_400)?;
+        let label = |l: &str| {
+            let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+        };
+        if self.domain.len() > 150 || !self.domain.split('.').all(label) {
+            return range("domain", format!("`{}` is not a domain in lower case", self.domain));
+        }
         let region_char = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if !(1..=32).contains(&self.region.len()) || !self.region.bytes().all(region_char) {
             return range("region", "is not 1 to 32 of a-z, 0-9 and `-`".into());
@@ -322,6 +371,7 @@ impl PlatformOptions {
         self.validate_networks()?;
         between("precreate_python", self.precreate_python, 0, 256)?;
         between("precreate_node", self.precreate_node, 0, 256)?;
+        between("precreate_php", self.precreate_php, 0, 256)?;
         between("functions_per_namespace", self.functions_per_namespace, 1, 1_000_000)?;
         between("log_retention_hours", self.log_retention_hours, 1, 10 * 8760)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;

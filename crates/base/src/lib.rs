@@ -10,5 +10,5 @@ pub mod telemetry;
 pub use backoff::Backoff;
 pub use cidr::Cidr;
 pub use clock::{Clock, SystemClock, TestClock};
-pub use config::{ConfigError, LogFormat, PlatformOptions, PlatformOverlay};
+pub use config::{ConfigError, Forecast, LogFormat, PlatformOptions, PlatformOverlay};
 pub use shutdown::{Gate, GateClosed, GateGuard, Shutdown, StillBusy};

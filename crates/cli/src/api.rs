@@ -71,7 +71,7 @@ actions! {
         function_name: String, namespace: String, runtime: String, handler: String, code: Code,
         description: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
         environment: Option<Environment>, layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>,
-        fork_mode: Option<String>,
+        fork_mode: Option<String>, kind = "Type": Option<String>, instance_concurrency_config: Option<Concurrency>,
     }
     /// Replaces the code of `$LATEST`.
     UpdateFunctionCode -> Nothing { function_name: String, namespace: String, zip_file: String, handler: Option<String> }
@@ -80,6 +80,7 @@ actions! {
         function_name: String, namespace: String, description: Option<String>, memory_size: Option<u64>,
         timeout: Option<u64>, init_timeout: Option<u64>, environment: Option<Environment>,
         layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>, fork_mode: Option<String>,
+        instance_concurrency_config: Option<Concurrency>,
     }
     /// Shows a function.
     GetFunction -> Function { function_name: String, namespace: String, qualifier: Option<String> }
@@ -115,6 +116,16 @@ actions! {
     ListAliases -> Aliases { function_name: String, namespace: String, offset: String, limit: String }
     /// Deletes an alias.
     DeleteAlias -> Nothing { name: String, function_name: String, namespace: String }
+    /// Gives a version or an alias a URL.
+    CreateTrigger -> Nothing {
+        function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
+        trigger_desc: String, enable: Option<String>,
+    }
+    /// Changes a URL.
+    UpdateTrigger -> Nothing {
+        function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
+        trigger_desc: String, enable: Option<String>,
+    }
     /// Lists namespaces.
     ListNamespaces -> Namespaces { offset: u64, limit: u64, order: String, order_by = "Orderby": String }
     /// Creates a namespace.
@@ -146,12 +157,12 @@ impl Action for UpdateAlias {
 }
 
 macro_rules! objects {
-    ($($(#[doc = $doc:literal])+ $name:ident { $($field:ident: $type:ty),* $(,)? })+) => {$(
+    ($($(#[doc = $doc:literal])+ $name:ident { $($field:ident $(= $wire:literal)?: $type:ty),* $(,)? })+) => {$(
         $(#[doc = $doc])+
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
         pub struct $name {
-            $(pub $field: $type,)*
+            $($(#[serde(rename = $wire)])? pub $field: $type,)*
         }
     )+};
 }
@@ -175,8 +186,12 @@ objects! {
         handler: String, runtime: String, memory_size: u64, timeout: u64, init_timeout: u64,
         environment: Environment, layers: Vec<LayerRef>, public_net_config: PublicNet, fork_mode: String,
         code_size: u64, status: String, status_desc: String, status_reasons: Vec<StatusReason>, add_time: String,
-        mod_time: String,
+        mod_time: String, kind = "Type": String, instance_concurrency_config: Concurrency, triggers: Vec<Trigger>,
     }
+    /// Requests that an instance of a service takes at a time.
+    Concurrency { dynamic_enabled: String, max_concurrency: u64 }
+    /// A trigger. The description is JSON within a text.
+    Trigger { trigger_name: String, kind = "Type": String, trigger_desc: String, qualifier: String, enable: u64 }
     /// Why a function is not active.
     StatusReason { error_code: String, error_message: String }
     /// Where a package is.

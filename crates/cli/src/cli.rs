@@ -1,6 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
-use crate::commands::{alias, deploy, doctor, functions, invoke, layers, logs, namespaces, up, versions};
+use crate::commands::{
+    alias, deploy, doctor, functions, invoke, layers, logs, namespaces, simulate, up, url, versions, why,
+};
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -77,10 +79,14 @@ pub enum Command {
     Invoke(invoke::InvokeArgs),
     /// Show what functions printed
     Logs(logs::LogsArgs),
+    /// Say why a call took as long as it did
+    Why(why::WhyArgs),
     /// List functions
     Ls(functions::LsArgs),
     /// Show a function
     Get(functions::GetArgs),
+    /// Show a function's URL, or change who may call it
+    Url(url::UrlArgs),
     /// Show or change a function's environment variables
     Env(functions::EnvArgs),
     /// Delete a function, or one version of it
@@ -97,6 +103,8 @@ pub enum Command {
     Namespaces(namespaces::NamespacesArgs),
     /// Layers: content shared by functions, at /opt
     Layers(layers::LayersArgs),
+    /// Say what scaling policies would have cost on a trace of demand
+    Simulate(simulate::SimulateArgs),
     /// Run as the process that makes sandboxes; started by `up`
     #[command(hide = true)]
     Spawner,

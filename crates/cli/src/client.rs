@@ -79,6 +79,11 @@ impl Client {
         Self { agent: config.new_agent(), endpoint, credentials, region }
     }
 
+    /// Where the platform is, with a slash at the end.
+    pub fn url(&self) -> String {
+        self.endpoint.url()
+    }
+
     /// Calls an action.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::path::Path;
 /// Names of handlers, in the order in which they are looked for.
 const HANDLERS: [&str; 3] = ["main_handler", "handler", "lambda_handler"];
 const PYTHON_FILES: [&str; 3] = ["index.py", "app.py", "main.py"];
+const PHP_FILES: [&str; 3] = ["index.php", "app.php", "main.php"];
 const NODE_FILES: [&str; 5] = ["index.js", "index.mjs", "index.cjs", "app.js", "main.js"];
 /// What the Node.js runtime appends to a handler's file, in its order.
 pub const NODE_ENDINGS: [&str; 6] = [".js", ".cjs", ".mjs", "/index.js", "/index.cjs", "/index.mjs"];
@@ -58,7 +59,7 @@ pub fn family_of(name: &str) -> Result<RuntimeId, CliError> {
         Some(Ok(family)) => Ok(family),
         Some(Err(why)) => Err(CliError::local(format!("runtime `{name}` is not served: {why}"))),
         None => Err(CliError::local(format!("there is no runtime `{name}`"))
-            .hint("use Python3, Nodejs or CustomRuntime; docs/scf-compatibility.md has all names")),
+            .hint("use Python3, Nodejs, Php or CustomRuntime; docs/scf-compatibility.md has all names")),
     }
 }
 
@@ -69,17 +70,21 @@ fn by_handler(dir: &Path, handler: &str) -> Result<Guess, CliError> {
         handler: handler.into(),
         why: format!("the handler `{handler}` is in {name}"),
     };
-    let python = format!("{file}.py");
-    let node = NODE_ENDINGS.iter().map(|ending| format!("{file}{ending}")).find(|f| dir.join(f).is_file());
-    let (has_node, node) = (node.is_some(), node.unwrap_or_else(|| format!("{file}.js")));
-    match (dir.join(&python).is_file(), has_node) {
-        (true, false) => Ok(guess("Python3", python)),
-        (false, true) => Ok(guess("Nodejs", node)),
-        (true, true) => Err(CliError::local(format!("the handler `{handler}` may be in {python} or in {node}"))
-            .hint("say which with --runtime or `runtime` in mayfly.yml")),
-        (false, false) => {
-            Err(CliError::local(format!("the handler `{handler}` is in no file: there is neither {python} nor {node}"))
-                .hint("a handler is `file.function`, the file without its ending"))
+    let find = |endings: &[&str]| endings.iter().map(|e| format!("{file}{e}")).find(|f| dir.join(f).is_file());
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for (runtime, endings) in [("Python3", &[".py"][..]), ("Nodejs", &NODE_ENDINGS), ("Php", &[".php"])] {
+        found.extend(find(endings).map(|file| (runtime, file)));
+    }
+    match found.as_slice() {
+        [(runtime, file)] => Ok(guess(runtime, file.clone())),
+        [] => Err(CliError::local(format!(
+            "the handler `{handler}` is in no file: there is none of {file}.py, {file}.js, {file}.php"
+        ))
+        .hint("a handler is `file.function`, the file without its ending")),
+        several => {
+            let files: Vec<_> = several.iter().map(|(_, file)| file.as_str()).collect();
+            Err(CliError::local(format!("the handler `{handler}` may be in {}", files.join(" or in ")))
+                .hint("say which with --runtime or `runtime` in mayfly.yml"))
         }
     }
 }
@@ -114,11 +119,19 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
             from: "",
         }));
     }
+    if wanted(RuntimeId::Php) {
+        let exist = PHP_FILES.iter().filter(|f| dir.join(f).is_file());
+        candidates.extend(exist.map(|f| Candidate { family: RuntimeId::Php, file: (*f).into(), from: "" }));
+    }
     let mut found: Vec<Guess> = Vec::new();
     for candidate in &candidates {
         let text = head(&dir.join(&candidate.file))?;
         let Some(name) = HANDLERS.into_iter().find(|name| defines(candidate.family, &text, name)) else { continue };
-        let runtime = if candidate.family == RuntimeId::Python { "Python3" } else { "Nodejs" };
+        let runtime = match candidate.family {
+            RuntimeId::Python => "Python3",
+            RuntimeId::Php => "Php",
+            _ => "Nodejs",
+        };
         // The first file of a family is meant; a second family makes it unclear.
         if found.iter().any(|g| g.runtime == runtime) {
             continue;
@@ -133,7 +146,7 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
         _ => {
             let all: Vec<_> = found.iter().map(|g| g.why.as_str()).collect();
             Err(CliError::local(format!("cannot tell what this function is: {}", all.join(", and ")))
-                .hint("say it with --runtime Python3 or --runtime Nodejs, or `runtime` in mayfly.yml"))
+                .hint("say it with --runtime (Python3, Nodejs, Php), or `runtime` in mayfly.yml"))
         }
     }
 }
@@ -146,10 +159,11 @@ fn nothing(dir: &Path, candidates: &[Candidate]) -> CliError {
     let names = HANDLERS.join(", ");
     let error = if candidates.is_empty() {
         format!(
-            "cannot tell what runs {}: there is no executable `bootstrap`, and none of {}, {}",
+            "cannot tell what runs {}: there is no executable `bootstrap`, and none of {}, {}, {}",
             dir.display(),
             PYTHON_FILES.join(", "),
-            NODE_FILES.join(", ")
+            NODE_FILES.join(", "),
+            PHP_FILES.join(", ")
         )
     } else {
         let files: Vec<_> = candidates.iter().map(|c| c.file.as_str()).collect();
@@ -199,6 +213,8 @@ fn defines(family: RuntimeId, text: &str, name: &str) -> bool {
             r"(?m)^\s*export\s+(async\s+)?(function\s*\*?|const|let|var)\s+NAME\b",
             r"(?m)^\s*export\s*\{[^}]*\bNAME\b",
         ],
+        // Names of functions do not distinguish case.
+        RuntimeId::Php => &[r"(?mi)^\s*function\s+&?\s*NAME\s*\("],
         RuntimeId::Custom => &[],
     };
     patterns.iter().any(|p| Regex::new(&p.replace("NAME", name)).is_ok_and(|r| r.is_match(text)))
@@ -229,6 +245,7 @@ mod tests {
             (vec![("index.js", "exports.handler = async () => 1")], "Nodejs", "index.handler"),
             (vec![("app.js", "module.exports = {\n  main_handler,\n}")], "Nodejs", "app.main_handler"),
             (vec![("index.mjs", "export const handler = 1")], "Nodejs", "index.handler"),
+            (vec![("index.php", "<?php\nfunction main_handler($event, $context) {\n}")], "Php", "index.main_handler"),
             (
                 vec![("package.json", r#"{"main":"./src/run"}"#), ("src/run.js", "exports.main_handler = f")],
                 "Nodejs",

@@ -33,6 +33,88 @@ impl Fork {
     }
 }
 
+/// What a function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FunctionType {
+    /// It handles events.
+    Event,
+    /// It is a server that answers HTTP requests.
+    Http,
+}
+
+impl FunctionType {
+    /// As the file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// Who may call a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Anybody.
+    None,
+    /// Who signs with a key pair of the platform.
+    Signed,
+}
+
+impl Auth {
+    /// As the API says it.
+    pub fn as_api(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Signed => "CAM",
+        }
+    }
+}
+
+/// What pages of other origins may do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cors {
+    /// Origins such as `https://example.com`; `*` means all.
+    pub origins: Vec<String>,
+    /// Methods.
+    pub methods: Vec<String>,
+    /// Request headers.
+    pub headers: Vec<String>,
+    /// Response headers that scripts may read.
+    pub expose_headers: Vec<String>,
+    /// Whether cookies may come along.
+    pub credentials: bool,
+    /// How long browsers may remember the answer, in seconds.
+    pub max_age: u64,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        let all = || vec!["*".to_owned()];
+        Self {
+            origins: all(),
+            methods: all(),
+            headers: all(),
+            expose_headers: Vec::new(),
+            credentials: false,
+            max_age: 0,
+        }
+    }
+}
+
+/// The URL of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct UrlSettings {
+    /// Who may call.
+    pub auth: Option<Auth>,
+    /// What pages of other origins may do; absent: the function's own affair.
+    pub cors: Option<Cors>,
+}
+
 /// The file. Everything may be absent; what is absent keeps the value it has, or gets the platform's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -45,6 +127,13 @@ pub struct Manifest {
     pub runtime: Option<String>,
     /// `file.function`.
     pub handler: Option<String>,
+    /// Event function or HTTP service.
+    #[serde(rename = "type")]
+    pub kind: Option<FunctionType>,
+    /// Requests that an instance of a service takes at a time.
+    pub concurrency: Option<u64>,
+    /// Who may call its URL.
+    pub url: Option<UrlSettings>,
     /// Memory in MB.
     pub memory: Option<u64>,
     /// Longest run, in seconds.
@@ -161,6 +250,24 @@ mod tests {
         assert_eq!(manifest.exclude, ["*.md"]);
         assert_eq!(Manifest::parse("# nothing\n---\n").unwrap(), Manifest::default());
         assert_eq!(Manifest::parse("").unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn a_service_and_its_url() {
+        let manifest = Manifest::parse(
+            "type: http\nconcurrency: 20\nurl:\n  auth: signed\n  cors: {origins: [\"https://a.example\"], maxAge: 60}\n",
+        )
+        .unwrap();
+        assert_eq!((manifest.kind, manifest.concurrency), (Some(FunctionType::Http), Some(20)));
+        let url = manifest.url.unwrap();
+        let cors = url.cors.unwrap();
+        assert_eq!((url.auth, cors.max_age, cors.methods), (Some(Auth::Signed), 60, vec!["*".to_owned()]));
+        assert_eq!(cors.origins, ["https://a.example"]);
+        let url = Manifest::parse("url: {auth: none, cors: {}}\n").unwrap().url.unwrap();
+        assert_eq!((url.auth, url.cors), (Some(Auth::None), Some(Cors::default())));
+        for bad in ["type: web\n", "url: {auth: maybe}\n", "url: {cors: {origin: x}}\n", "url: {autth: none}\n"] {
+            assert!(Manifest::parse(bad).unwrap_err().message.starts_with("mayfly.yml line 1"), "{bad}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ const WRAP_COLUMNS_MIN: u16 = 60;
 pub enum Format {
     /// Tables and sentences.
     #[default]
+    #[value(alias = "table")]
     Text,
     /// JSON.
     Json,

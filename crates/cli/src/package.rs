@@ -18,6 +18,8 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 /// Rules of a folder's own, as in `.gitignore`, whose rules hold too unless these say otherwise.
 pub const IGNORE_FILE: &str = ".mayflyignore";
+/// The file that starts the server of an HTTP service, in the root of its package.
+pub const START_FILE: &str = "scf_bootstrap";
 /// Never part of a package, wherever they are: traces of tools, which differ where the code does not.
 const NEVER: [&str; 6] = [".git", ".hg", ".svn", ".venv", "__pycache__", ".DS_Store"];
 /// Not part of a package when they lie in its root: they are about the package.
@@ -36,6 +38,8 @@ pub struct Package {
     pub paths: BTreeSet<String>,
     /// Size of its files, in bytes.
     pub unpacked_bytes: u64,
+    /// The start file of a service is executable in the package, and is not in the folder.
+    pub made_executable: bool,
     /// Names in the folder's root that ignore files left out altogether. What `exclude` names is not among them.
     pub left_out: Vec<String>,
 }
@@ -56,7 +60,7 @@ pub fn pack(dir: &Path, exclude: &[String]) -> Result<Package, CliError> {
             .hint("give the folder with the function's code"));
     }
     let excluded = overrides(&root, exclude)?;
-    let entries = collect(&root, excluded.clone())?;
+    let mut entries = collect(&root, excluded.clone())?;
     let left_out = left_out(&root, &entries, &excluded)?;
     if entries.is_empty() {
         let hint =
@@ -69,10 +73,14 @@ pub fn pack(dir: &Path, exclude: &[String]) -> Result<Package, CliError> {
         let what = format!("the files have {}", bytes(unpacked_bytes));
         return Err(too_large(&what, PACKAGE_UNPACKED_BYTES_MAX, &entries));
     }
+    let made_executable = match entries.get_mut(START_FILE) {
+        Some(Content::File { executable, .. }) => !std::mem::replace(executable, true),
+        _ => false,
+    };
     let zip = compress(&root, &entries)?;
     let sha256 = hex::encode(Sha256::digest(&zip));
     let paths = entries.into_keys().collect();
-    Ok(Package { zip, sha256, paths, unpacked_bytes, left_out })
+    Ok(Package { zip, sha256, paths, unpacked_bytes, made_executable, left_out })
 }
 
 fn size(content: &Content) -> u64 {

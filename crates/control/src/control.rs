@@ -4,9 +4,10 @@ use crate::actions::invoke::{self, Kind};
 use crate::actions::packages::Links;
 use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
-use crate::catalogue::{Catalogue, LoadError, clip};
+use crate::catalogue::{Catalogue, LoadError, RouteTarget, UrlRoute, clip};
 use crate::events::{EventConcurrency, Events};
 use crate::ports::{Invoker, Logs};
+use crate::provisioned::ProvisionedOrder;
 use bytes::Bytes;
 use mayfly_base::Clock;
 use mayfly_model::{ApiError, Digest, RequestId, limits};
@@ -120,6 +121,18 @@ impl Control {
     /// What exists.
     pub fn catalogue(&self) -> &Catalogue {
         &self.0.catalogue
+    }
+
+    /// Where a request to a function's URL goes, and who may send it; see [`Catalogue::resolve_url`]. An alias that splits its traffic does so
+    /// anew with each call.
+    pub fn resolve_url(&self, namespace: &str, function: &str, qualifier: Option<&str>) -> Result<UrlRoute, ApiError> {
+        self.0.catalogue.resolve_url(namespace, function, qualifier, crate::ids::random_unit())
+    }
+
+    /// The orders to keep instances ready, as they are stored: for whoever keeps them, at the start. Later ones come as
+    /// [`RouteChange::Provisioned`](crate::RouteChange::Provisioned).
+    pub fn provisioned(&self) -> Vec<(Arc<RouteTarget>, Arc<ProvisionedOrder>)> {
+        self.0.catalogue.provisioned()
     }
 
     /// The asynchronous events.

@@ -370,6 +370,15 @@ impl Events {
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
         let status = match resolved {
+            // It was an event function when the event was accepted.
+            Ok(target) if target.spec.config.service.is_some() => {
+                let error = ApiError::new(
+                    "InvalidParameterValue.FunctionType",
+                    "The function is an HTTP function now, which takes no events.",
+                );
+                self.records.append(self.lost(id, &event, tried, &error));
+                Status::FUNCTION_NOT_FOUND
+            }
             Ok(target) => {
                 let request = InvokeRequest {
                     request_id: id,

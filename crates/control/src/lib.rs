@@ -17,11 +17,15 @@ mod control;
 pub mod events;
 pub mod ids;
 pub mod ports;
+pub mod provisioned;
 
 pub use actions::packages::DOWNLOAD_PATH;
 pub use api::envelope::{ApiResponse, CONTENT_TYPE};
 pub use api::markdown::compatibility_markdown;
-pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTarget};
+pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTarget, UrlRoute};
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
 pub use events::{EventConcurrency, Events};
-pub use ports::{InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, RouteChange};
+pub use ports::{
+    InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
+};
+pub use provisioned::ProvisionedOrder;

@@ -1,6 +1,7 @@
 //! What control needs of its siblings; the server implements these over the node and the log store.
 
 use crate::catalogue::RouteTarget;
+use crate::provisioned::ProvisionedOrder;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, VersionKey};
@@ -40,6 +41,14 @@ pub enum RouteChange {
         /// The new quota, in MB.
         reserved_mb: Option<u64>,
     },
+    /// Instances of a published version are to be kept ready, otherwise than before. Orders that were there when the platform started are
+    /// asked for with `Control::provisioned`.
+    Provisioned {
+        /// The version.
+        target: Arc<RouteTarget>,
+        /// The order; `None`: none any more.
+        order: Option<Arc<ProvisionedOrder>>,
+    },
 }
 
 impl RouteChange {
@@ -47,9 +56,20 @@ impl RouteChange {
     pub fn retired_key(&self) -> Option<&VersionKey> {
         match self {
             Self::Retired { target, .. } => Some(&target.spec.key),
-            Self::Quota { .. } => None,
+            Self::Quota { .. } | Self::Provisioned { .. } => None,
         }
     }
+}
+
+/// How an order to keep instances ready is met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvisionedState {
+    /// How many should be ready now.
+    pub wanted: u32,
+    /// How many are: started, initialised, and idle or at work.
+    pub ready: u32,
+    /// Why no more can be started for the moment, in words fit for clients; `None`: what is missing is under way.
+    pub blocked: Option<String>,
 }
 
 /// Runs invocations.
@@ -58,6 +78,11 @@ pub trait Invoker: Send + Sync {
     /// Runs one invocation and answers how it ended; every failure is an outcome. It writes the record of the invocation.
     /// Dropping the future takes the request back.
     async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest) -> InvokeOutcome;
+
+    /// How an order to keep instances of a version ready is met at this moment. `None`: nobody keeps any.
+    fn provisioned(&self, _target: &Arc<RouteTarget>) -> Option<ProvisionedState> {
+        None
+    }
 
     /// Hears of a change. Called in the order of the changes of each function; must not block.
     fn catalogue_changed(&self, change: &RouteChange);

@@ -1,6 +1,6 @@
 //! Answers on their way out, and the answers that the listener itself gives.
 
-use std::convert::Infallible;
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,34 +10,73 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 use mayfly_model::RequestId;
 
+use crate::gone::Gone;
 use crate::guard::Phase;
-use crate::service::HttpResponse;
+use crate::service::{HttpResponse, StreamBody};
 
-/// A whole body in one piece. When it is gone, the connection is waiting for its next request.
+/// The body of an answer. When it is gone, the connection is waiting for its next request.
 pub(crate) struct Answer {
-    data: Option<Bytes>,
+    data: Data,
     phase: Arc<Phase>,
+    /// Whatever is to end with it.
+    keep: Option<Box<dyn Any + Send>>,
+}
+
+enum Data {
+    /// One piece.
+    Whole(Option<Bytes>),
+    /// What comes as it comes, for as long as the client is there to take it.
+    Stream(StreamBody, Gone),
+}
+
+impl Answer {
+    /// A body that streams.
+    pub(crate) fn stream(body: StreamBody, gone: Gone, phase: Arc<Phase>) -> Self {
+        Self { data: Data::Stream(body, gone), phase, keep: None }
+    }
+
+    /// Lets `what` live as long as the answer.
+    pub(crate) fn keeping(mut self, what: impl Any + Send) -> Self {
+        self.keep = Some(Box::new(what));
+        self
+    }
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.get_mut().data.take().map(|data| Ok(Frame::data(data))))
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut self.get_mut().data {
+            Data::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Data::Stream(body, gone) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                if frame.is_pending() && gone.poll(cx).is_ready() {
+                    return Poll::Ready(Some(Err("the client has gone away".into())));
+                }
+                frame
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_none()
+        match &self.data {
+            Data::Whole(data) => data.is_none(),
+            Data::Stream(body, _) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.as_ref().map_or(0, |d| d.len() as u64))
+        match &self.data {
+            Data::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
+            Data::Stream(body, _) => body.size_hint(),
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        self.keep = None;
         self.phase.idle();
     }
 }
@@ -57,8 +96,8 @@ pub(crate) fn response(answer: HttpResponse, phase: Arc<Phase>, close: bool) -> 
         tracing::error!(status = answer.status, "an answer's status is not one");
         return response(internal(), phase, close);
     };
-    let data = Some(answer.body).filter(|b| !b.is_empty());
-    let mut out = Response::new(Answer { data, phase });
+    let data = Data::Whole(Some(answer.body).filter(|b| !b.is_empty()));
+    let mut out = Response::new(Answer { data, phase, keep: None });
     *out.status_mut() = status;
     out.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     for (name, value) in headers {

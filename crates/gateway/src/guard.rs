@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::GatewayLimits;
@@ -24,6 +23,9 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// A request is being read or answered: its own time-outs hold, not those of this module.
 const BUSY: u8 = 2;
+
+/// The connection has become something else, and no time-out on reading holds any more.
+const TUNNEL: u8 = 3;
 
 /// No wait is longer; keeps sums of times within what `Instant` can hold.
 const CENTURY_MS: u64 = 100 * 366 * 86_400_000;
@@ -46,7 +48,15 @@ impl Phase {
         phase
     }
 
+    /// No request follows on this connection, and it may be silent for as long as it likes.
+    pub(crate) fn tunnel(&self) {
+        self.state.store(TUNNEL, Ordering::Relaxed);
+    }
+
     fn set(&self, state: u8, wait: Duration) {
+        if self.state() == TUNNEL {
+            return;
+        }
         let deadline = self.born.elapsed().saturating_add(wait).as_millis();
         self.deadline_ms.store(deadline.min(u128::from(u64::MAX)) as u64, Ordering::Relaxed);
         self.state.store(state, Ordering::Relaxed);
@@ -96,8 +106,8 @@ impl LazyTimer {
 }
 
 /// The stream of a connection, with its time-outs.
-pub(crate) struct Guarded {
-    stream: TcpStream,
+pub(crate) struct Guarded<S> {
+    stream: S,
     phase: Arc<Phase>,
     stats: Arc<GatewayStats>,
     header_time: Duration,
@@ -108,8 +118,8 @@ pub(crate) struct Guarded {
     write_deadline: Option<Instant>,
 }
 
-impl Guarded {
-    pub(crate) fn new(stream: TcpStream, phase: Arc<Phase>, stats: Arc<GatewayStats>, limits: &GatewayLimits) -> Self {
+impl<S> Guarded<S> {
+    pub(crate) fn new(stream: S, phase: Arc<Phase>, stats: Arc<GatewayStats>, limits: &GatewayLimits) -> Self {
         Self {
             stream,
             phase,
@@ -137,7 +147,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -149,7 +159,7 @@ impl AsyncRead for Guarded {
             return outcome;
         }
         let state = this.phase.state();
-        if state == BUSY {
+        if state == BUSY || state == TUNNEL {
             return Poll::Pending;
         }
         if this.write_deadline.is_some() {
@@ -168,7 +178,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);

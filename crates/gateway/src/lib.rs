@@ -6,13 +6,17 @@
 //!
 //! What a client can and cannot do here:
 //! - `Host` is passed on as it came: `tccli` sends `Host: http://127.0.0.1:8700` and signs it.
-//! - A request reaches the service only when its body has arrived in full.
-//! - Once the service has a request, its future runs to its end even if the client goes away (the connection is read
-//!   again only after the answer). Only a shutdown whose drain time is over drops it.
+//! - A request reaches the service only when its body has arrived in full, and its future then runs to its end even if the client
+//!   goes away (the connection is read again only after the answer). Only a shutdown whose drain time is over drops it.
+//! - Requests for which [`Service::streams`] says so are different: the service gets them with their head, bodies stream both ways in
+//!   constant memory, the connection may be upgraded, and a client that goes away takes its request with it.
+//! - HTTP/2 without TLS is spoken with clients that begin with its preface (gRPC does).
 
 mod answer;
 mod body;
+mod gone;
 mod guard;
+mod http2;
 mod limits;
 mod listener;
 mod service;
@@ -20,5 +24,5 @@ mod stats;
 
 pub use limits::GatewayLimits;
 pub use listener::{BindError, Drained, Gateway};
-pub use service::{HttpRequest, HttpResponse, Service};
+pub use service::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 pub use stats::GatewayStats;

@@ -37,7 +37,7 @@ pub struct GatewayLimits {
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
-            connections_max: 4096,
+            connections_max: 20_000,
             header_bytes_max: 64 * 1024,
             headers_max: 100,
             header_time: Duration::from_secs(15),

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, PERMIT_BYTES};
+use crate::gone::Gone;
 use crate::guard::{Guarded, Phase};
+use crate::http2;
 use crate::limits::GatewayLimits;
-use crate::service::{HttpRequest, HttpResponse, Service};
+use crate::service::{HttpRequest, HttpResponse, Service, StreamRequest};
 use crate::stats::{GatewayStats, bump};
 
 /// How long to wait after `accept` failed for lack of descriptors or memory.
@@ -50,7 +55,7 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// The HTTP/1.1 listener.
+/// The HTTP listener.
 pub struct Gateway {
     listener: TcpListener,
     local: SocketAddr,
@@ -144,14 +149,14 @@ impl Gateway {
 }
 
 /// What all connections share.
-struct Shared {
+pub(crate) struct Shared {
     http: http1::Builder,
     service: Arc<dyn Service>,
-    limits: GatewayLimits,
+    pub(crate) limits: GatewayLimits,
     stats: Arc<GatewayStats>,
     memory: Arc<Semaphore>,
-    stop: Shutdown,
-    cut: CancellationToken,
+    pub(crate) stop: Shutdown,
+    pub(crate) cut: CancellationToken,
 }
 
 /// Counts an open connection, also when its task panics.
@@ -220,9 +225,24 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         return;
     }
     let phase = Arc::new(Phase::new(shared.limits.idle_time));
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(shared.limits.idle_time, speaks_http2(&stream)) => first,
+        () = shared.stop.triggered() => return,
+    };
+    match first {
+        Ok(Ok(true)) => return http2::serve(stream, peer, false, &shared).await,
+        Ok(Ok(false)) => {}
+        // Gone, or silent for too long.
+        Ok(Err(_)) | Err(_) => return,
+    }
+    let fd = stream.as_raw_fd();
     let io = TokioIo::new(Guarded::new(stream, phase.clone(), shared.stats.clone(), &shared.limits));
-    let handler = service_fn(|request| handle(request, peer, phase.clone(), &shared));
-    let connection = shared.http.serve_connection(io, handler);
+    let handler = service_fn(|request| {
+        let way = Way { peer, secure: false, phase: phase.clone(), connection: Some(fd) };
+        handle(request, way, &shared)
+    });
+    let connection = shared.http.serve_connection(io, handler).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -242,24 +262,56 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     }
 }
 
+/// How HTTP/2 without TLS begins. Source: RFC 9113 §3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// Looks at a connection's first bytes without taking them.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let n = stream.peek(&mut first).await?;
+        if n == 0 || !HTTP2_PREFACE.starts_with(&first[..n]) {
+            return Ok(false);
+        }
+        if n == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // Part of it. More will hardly be long in coming.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The connection that a request came on.
+pub(crate) struct Way {
+    pub(crate) peer: SocketAddr,
+    pub(crate) secure: bool,
+    pub(crate) phase: Arc<Phase>,
+    /// Its descriptor, where somebody has to watch whether the client is still there.
+    pub(crate) connection: Option<RawFd>,
+}
+
 /// The request cannot be answered: the connection is closed.
 #[derive(Debug, thiserror::Error)]
 #[error("the body was cut short")]
-struct Truncated;
+pub(crate) struct Truncated;
 
-async fn handle(
+pub(crate) async fn handle(
     request: Request<Incoming>,
-    peer: SocketAddr,
-    phase: Arc<Phase>,
+    way: Way,
     shared: &Shared,
 ) -> Result<Response<Answer>, Truncated> {
+    let Way { peer, phase, .. } = &way;
     phase.busy();
     bump(&shared.stats.requests);
     let (head, incoming) = request.into_parts();
     if let Some(name) = twice(&head.headers) {
         let body = format!("the header {name} is given twice\n");
-        return Ok(answer::response(HttpResponse::text(400, body), phase, true));
+        return Ok(answer::response(HttpResponse::text(400, body), way.phase, true));
     }
+    if shared.service.streams(&head) {
+        return stream(Request::from_parts(head, incoming), way, shared).await;
+    }
+    let (peer, phase) = (*peer, way.phase);
     let waits_for_go =
         head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let body = match body::collect(incoming, &shared.limits, &shared.memory, waits_for_go).await {
@@ -267,7 +319,7 @@ async fn handle(
         Err(error) => return given_up(error, shared).map(|answer| answer::response(answer, phase, true)),
     };
     let call = HttpRequest { method: head.method, uri: head.uri, headers: head.headers, body: body.bytes, peer };
-    let answer = match guarded_call(&*shared.service, call).await {
+    let answer = match guarded(|| shared.service.call(call)).await {
         Some(answer) => answer,
         None => {
             bump(&shared.stats.panics);
@@ -275,6 +327,26 @@ async fn handle(
         }
     };
     Ok(answer::response(answer, phase, false))
+}
+
+/// Passes a request on with its head, and its answer back as it comes.
+async fn stream(request: Request<Incoming>, way: Way, shared: &Shared) -> Result<Response<Answer>, Truncated> {
+    let mut gone = way.connection.map_or_else(Gone::never, Gone::watch);
+    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    let call = StreamRequest { request, peer: way.peer, secure: way.secure };
+    let response = tokio::select! {
+        biased;
+        response = guarded(|| shared.service.stream(call)) => response,
+        () = gone.wait() => return Err(Truncated),
+    };
+    let Some(response) = response else {
+        bump(&shared.stats.panics);
+        return Ok(answer::response(answer::internal(), way.phase, true));
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        way.phase.tunnel();
+    }
+    Ok(response.map(|body| Answer::stream(body, gone, way.phase)))
 }
 
 /// The answer to a request whose body was not read.
@@ -311,8 +383,8 @@ fn twice(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// Calls the service; `None` when it panicked (the panic hook has told where).
-async fn guarded_call(service: &dyn Service, request: HttpRequest) -> Option<HttpResponse> {
-    let mut call = catch_unwind(AssertUnwindSafe(|| service.call(request))).ok()?;
+async fn guarded<'a, T>(call: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>) -> Option<T> {
+    let mut call = catch_unwind(AssertUnwindSafe(call)).ok()?;
     std::future::poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(answer)) => Poll::Ready(Some(answer)),

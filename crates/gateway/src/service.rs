@@ -4,6 +4,21 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+
+/// A body on its way, in either direction.
+pub type StreamBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A request of which only the head has arrived. `hyper::upgrade::OnUpgrade` is among its extensions when the connection may become
+/// something else.
+pub struct StreamRequest {
+    /// The request. Its body is read as fast as somebody takes it, and no faster.
+    pub request: http::Request<StreamBody>,
+    /// Who is at the other end of the connection.
+    pub peer: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+}
 
 /// A request that has arrived in full.
 #[derive(Clone, Debug)]
@@ -50,4 +65,16 @@ impl HttpResponse {
 pub trait Service: Send + Sync + 'static {
     /// Answers one request.
     async fn call(&self, request: HttpRequest) -> HttpResponse;
+
+    /// True for requests that [`Self::stream`] is to answer: their bodies are not collected, and no limit of the listener's on bodies
+    /// holds for them.
+    fn streams(&self, _head: &http::request::Parts) -> bool {
+        false
+    }
+
+    /// Answers one request while its body may still be on its way. The future, and later the body it returned, are dropped as soon as the
+    /// client has gone away.
+    async fn stream(&self, _request: StreamRequest) -> http::Response<StreamBody> {
+        http::Response::new(StreamBody::default())
+    }
 }

@@ -164,7 +164,7 @@ async fn garbage_gets_400_or_nothing_and_harms_nobody() {
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         b"GET / HTTP/1.1\r\n: novalue\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n",
         b"\0\0\0\0\xff\xff",
     ] {
         let mut client = gateway.connect().await;

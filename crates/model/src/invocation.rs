@@ -214,12 +214,16 @@ pub const RECORD_RET_BYTES_MAX: usize = 2048;
 
 impl InvocationRecord {
     /// The log text of this invocation as SCF shows it: START, Init Report (cold starts), the output, ERROR or Response,
-    /// END and Report lines.
+    /// END and Report lines. A record with status [`Status::RUNNING`] is what a service printed while its requests went on, and has no such
+    /// lines.
     pub fn render(&self) -> String {
         use fmt::Write;
         let id = self.request_id;
         let mut text = String::with_capacity(self.output.len() + 400);
-        let _ = writeln!(text, "START RequestId:{id}");
+        let whole = self.status != Status::RUNNING;
+        if whole {
+            let _ = writeln!(text, "START RequestId:{id}");
+        }
         if let Some(cold) = &self.cold_start {
             let p = cold.phases;
             let _ = writeln!(
@@ -246,19 +250,27 @@ impl InvocationRecord {
                 self.output_cut_bytes
             );
         }
+        if !whole {
+            return text;
+        }
         if self.status.is_ok() {
             let _ = writeln!(text, "Response RequestId:{id} RetMsg:{}", self.ret_msg);
         } else {
             let _ = writeln!(text, "ERROR RequestId:{id} Result:{} {}", self.status.0, self.ret_msg);
         }
         let _ = writeln!(text, "END RequestId:{id}");
-        let _ = writeln!(
+        let _ = write!(
             text,
             "Report RequestId:{id} Duration:{}ms Memory:{}MB MemUsage:{:.6}MB",
             self.duration_us.div_ceil(1000),
             self.memory_mb,
             self.memory_bytes as f64 / 1048576.0
         );
+        // SCF's line ends here.
+        if self.wait_us >= 1000 {
+            let _ = write!(text, " Wait:{}", Millis(self.wait_us));
+        }
+        text.push('\n');
         text
     }
 }

@@ -11,21 +11,29 @@ pub enum RuntimeId {
     Python,
     /// Node.js.
     Node,
+    /// PHP.
+    Php,
     /// The user's own `bootstrap`, speaking SCF's or Lambda's runtime API over HTTP.
     Custom,
 }
 
 impl RuntimeId {
     /// Every family, in the order in which tables show them.
-    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Custom];
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Php, Self::Custom];
 
     /// The folder under `runtimes/`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Python => "python",
             Self::Node => "node",
+            Self::Php => "php",
             Self::Custom => "custom",
         }
+    }
+
+    /// True when waiting processes are kept only once a function has needed one: for languages that most platforms never run.
+    pub fn is_kept_on_demand(self) -> bool {
+        matches!(self, Self::Php)
     }
 
     /// True when handlers are named `file.function` (as against an executable `bootstrap`).
@@ -50,12 +58,13 @@ pub struct RuntimeName {
 }
 
 const NO_PYTHON2: &str = "Python 2 is no longer packaged by any supported system; port the function to Python 3";
+const NO_PHP5: &str = "PHP 5 is no longer packaged by any supported system; port the function to PHP 7.4 or later";
 const LATER_LANGUAGE: &str =
     "this language's runtime is not part of this release; use CustomRuntime with a `bootstrap`";
 const NO_IMAGES: &str = "functions from container images are not supported; deploy a zip package";
 
-/// Every runtime name of SCF 2018-04-16, with its mapping. Any Python 3 or Node.js name runs on the one interpreter
-/// of that family that the machine has; the interpreter's version is shown by `mayfly doctor` and in the `Init Report`.
+/// Every runtime name of SCF 2018-04-16, with its mapping. Any name of a language runs on the one interpreter
+/// of it that the machine has; the interpreter's version is shown by `mayfly doctor` and in the `Init Report`.
 pub const RUNTIME_NAMES: &[RuntimeName] = &[
     RuntimeName { name: "Python2.7", family: Err(NO_PYTHON2) },
     RuntimeName { name: "Python3.6", family: Ok(RuntimeId::Python) },
@@ -75,10 +84,11 @@ pub const RUNTIME_NAMES: &[RuntimeName] = &[
     RuntimeName { name: "Nodejs20.19", family: Ok(RuntimeId::Node) },
     RuntimeName { name: "Nodejs", family: Ok(RuntimeId::Node) },
     RuntimeName { name: "CustomRuntime", family: Ok(RuntimeId::Custom) },
-    RuntimeName { name: "Php5.6", family: Err(LATER_LANGUAGE) },
-    RuntimeName { name: "Php7", family: Err(LATER_LANGUAGE) },
-    RuntimeName { name: "Php7.4", family: Err(LATER_LANGUAGE) },
-    RuntimeName { name: "Php8.0", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Php5.6", family: Err(NO_PHP5) },
+    RuntimeName { name: "Php7", family: Ok(RuntimeId::Php) },
+    RuntimeName { name: "Php7.4", family: Ok(RuntimeId::Php) },
+    RuntimeName { name: "Php8.0", family: Ok(RuntimeId::Php) },
+    RuntimeName { name: "Php", family: Ok(RuntimeId::Php) },
     RuntimeName { name: "Go1", family: Err(LATER_LANGUAGE) },
     RuntimeName { name: "Java8", family: Err(LATER_LANGUAGE) },
     RuntimeName { name: "Java11", family: Err(LATER_LANGUAGE) },

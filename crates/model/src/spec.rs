@@ -78,6 +78,133 @@ pub enum ForkMode {
     Off,
 }
 
+/// What makes a version an HTTP service (SCF's web function, `Type` HTTP): `scf_bootstrap` starts a server that listens on port 9000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceConfig {
+    /// Requests that one instance takes at a time (`InstanceConcurrencyConfig.MaxConcurrency`), from 1.
+    pub concurrency: u32,
+    /// A WebSocket without traffic is closed after so many seconds (`ProtocolParams.WSParams.IdleTimeOut`). `None`: never.
+    #[serde(default)]
+    pub websocket_idle_s: Option<u32>,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { concurrency: 1, websocket_idle_s: None }
+    }
+}
+
+/// Who may call a function's URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UrlAuth {
+    /// Anybody.
+    #[default]
+    #[serde(rename = "NONE")]
+    Open,
+    /// Whoever signs with a key pair of this platform.
+    #[serde(rename = "CAM")]
+    Signed,
+}
+
+/// Answers to browsers that ask from other origins (`CorsConfig` of an `http` trigger).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorsConfig {
+    /// Origins that may ask; `*` means all.
+    pub origins: Vec<String>,
+    /// Methods they may use; `*` means all.
+    pub methods: Vec<String>,
+    /// Request headers they may send; `*` means all.
+    pub headers: Vec<String>,
+    /// Response headers that scripts may read.
+    pub expose_headers: Vec<String>,
+    /// Whether cookies may come along.
+    pub credentials: bool,
+    /// How long browsers may remember the answer, in seconds.
+    pub max_age_s: u32,
+}
+
+/// An `http` trigger: the URL of a version or an alias.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlConfig {
+    /// Name of the trigger.
+    pub trigger: String,
+    /// The version or alias that answers.
+    pub qualifier: String,
+    /// False: the URL answers 404 until the trigger is opened again.
+    pub enabled: bool,
+    /// Who may call.
+    pub auth: UrlAuth,
+    /// Answers to other origins; `None`: the function's own affair.
+    #[serde(default)]
+    pub cors: Option<CorsConfig>,
+    /// `NetConfig.EnableIntranet`, shown again: there is one network, and one URL for both.
+    #[serde(default)]
+    pub intranet: bool,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// `CustomArgument`, shown again.
+    #[serde(default)]
+    pub argument: String,
+    /// When it was made, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+}
+
+/// An order to keep instances of a published version ready (`PutProvisionedConcurrencyConfig`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProvisionedConfig {
+    /// The version.
+    pub version: u32,
+    /// How many.
+    pub amount: ProvisionedAmount,
+    /// Timed changes of the number; only with a fixed amount.
+    #[serde(default)]
+    pub actions: Vec<ProvisionedAction>,
+    /// When it was ordered, in milliseconds since the epoch: schedules that fired before do not count.
+    pub since_ms: u64,
+}
+
+/// How many instances are kept ready.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProvisionedAmount {
+    /// So many, until a timed change says otherwise.
+    Fixed(u32),
+    /// As many as are needed for a share of them to be busy.
+    Tracking {
+        /// That share, between 0 and 1.
+        target: f64,
+        /// Fewest, from 1.
+        min: u32,
+        /// Most.
+        max: u32,
+    },
+}
+
+/// A timed change of the number of instances kept ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionedAction {
+    /// Its name, once in an order.
+    pub name: String,
+    /// When: seven fields, seconds first and the year last, in the time zone of the platform.
+    pub cron: String,
+    /// How many from then on.
+    pub count: u32,
+}
+
+impl ProvisionedConfig {
+    /// The most instances that it can ask for.
+    pub fn most(&self) -> u32 {
+        let amount = match self.amount {
+            ProvisionedAmount::Fixed(count) => count,
+            ProvisionedAmount::Tracking { max, .. } => max,
+        };
+        self.actions.iter().map(|a| a.count).fold(amount, u32::max)
+    }
+}
+
 /// The settings of one version, `$LATEST` included: everything that a published version freezes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VersionConfig {
@@ -106,6 +233,9 @@ pub struct VersionConfig {
     /// Whether instances are forked from an initialised template.
     #[serde(default)]
     pub fork: ForkMode,
+    /// Set for HTTP services; event functions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceConfig>,
     /// When this state was made, in milliseconds since the epoch.
     pub mod_time_ms: u64,
     /// Grows with every change to `$LATEST`; a published version keeps the number it was made from.
@@ -132,6 +262,12 @@ pub struct FunctionRecord {
     pub reserved_mb: Option<u64>,
     /// Tags, in the order given.
     pub tags: Vec<(String, String)>,
+    /// Its URLs, at most one for each version and alias.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<UrlConfig>,
+    /// Instances kept ready, at most one order for each published version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provisioned: Vec<ProvisionedConfig>,
     /// When it was created, in milliseconds since the epoch.
     pub add_time_ms: u64,
     /// When it was last changed, in milliseconds since the epoch.

@@ -46,6 +46,10 @@ impl Status {
     pub const INSUFFICIENT_RESOURCES: Self = Self(449);
     /// Initialisation took longer than `InitTimeout`.
     pub const INIT_TIMEOUT: Self = Self(450);
+    /// A WebSocket was silent for longer than it may be.
+    pub const WEBSOCKET_IDLE: Self = Self(455);
+    /// A WebSocket's visitor went away without closing it.
+    pub const WEBSOCKET_CLIENT_BROKE: Self = Self(456);
     /// The request was taken back by its caller.
     pub const CANCELED: Self = Self(499);
     /// The platform failed.
@@ -73,6 +77,8 @@ impl Status {
             445 => "ContainerInitError",
             449 => "InsufficientResources",
             450 => "InitContainerTimeout",
+            455 => "WebSocketIdle",
+            456 => "WebSocketClientBroke",
             499 => "RequestCanceled",
             500 => "InternalError",
             _ => "Unknown",
@@ -82,6 +88,11 @@ impl Status {
     /// True when the handler returned a value.
     pub fn is_ok(self) -> bool {
         self == Self::OK
+    }
+
+    /// True when something went wrong; what is still running has not.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::OK | Self::RUNNING)
     }
 
     /// True when the instance may not be used again: after any of these it is discarded, never repaired.

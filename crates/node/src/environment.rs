@@ -54,6 +54,7 @@ pub fn build(spec: &VersionSpec, options: &NodeOptions) -> BTreeMap<String, Stri
         RuntimeId::Node => {
             set("NODE_PATH", "/var/user:/var/user/node_modules:/opt:/opt/node_modules:/opt/nodejs/node_modules");
         }
+        RuntimeId::Php => {}
         RuntimeId::Custom => {
             for (key, value) in [
                 ("SCF_RUNTIME_API", "127.0.0.1"),

@@ -1,7 +1,7 @@
 //! One invocation, from its arrival to its record.
 
 use crate::error::Refusal;
-use crate::pool::Pool;
+use crate::pool::{Place, Pool};
 use crate::worker::{Lost, Worker};
 use crate::{Inner, Invocation};
 use mayfly_model::invocation::RECORD_RET_BYTES_MAX;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the epoch.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
@@ -31,7 +31,10 @@ pub async fn invoke(inner: &Arc<Inner>, pool: &Arc<Pool>, invocation: Invocation
         let worker = match pool.take() {
             Some(worker) => worker,
             None => match pool.wait(inner).await {
-                Ok(worker) => worker,
+                Ok(Place::Alone(worker)) => worker,
+                Ok(Place::Shared(_)) => {
+                    return flight.end_without_worker(Refusal::internal(&"an event function has got a service's slot"));
+                }
                 Err(refusal) => return flight.end_without_worker(refusal),
             },
         };

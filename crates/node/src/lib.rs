@@ -10,6 +10,7 @@ mod flight;
 mod output;
 pub mod pool;
 mod runtime_api;
+pub mod service;
 mod start;
 mod warm;
 mod worker;
@@ -53,7 +54,12 @@ impl Default for NodeOptions {
         Self {
             memory_ceiling_mb: mayfly_model::limits::CONCURRENCY_MB_DEFAULT,
             keep_alive: Duration::from_secs(600),
-            precreate: HashMap::from([(RuntimeId::Python, 4), (RuntimeId::Node, 2), (RuntimeId::Custom, 2)]),
+            precreate: HashMap::from([
+                (RuntimeId::Python, 4),
+                (RuntimeId::Node, 2),
+                (RuntimeId::Php, 1),
+                (RuntimeId::Custom, 2),
+            ]),
             waiting_max: 1000,
             waiting: Duration::from_secs(10),
             region: "ap-guangzhou".into(),
@@ -169,6 +175,11 @@ impl Node {
         flight::invoke(&self.inner, pool, invocation).await
     }
 
+    /// Runs one request for a service. The response's body must be read or dropped: the request ends with it.
+    pub async fn serve(&self, pool: &Arc<Pool>, call: service::ServiceCall) -> http::Response<service::StreamBody> {
+        service::serve(&self.inner, pool, call).await
+    }
+
     /// Says that no more requests will come for a version: idle instances end now, busy ones after their invocation
     /// (at once when `force`).
     pub fn retire(&self, key: &VersionKey, force: bool) {
@@ -201,6 +212,23 @@ impl Node {
             pool.scale_in(&keep);
         }
         self.inner.warm.fill();
+    }
+
+    /// Every pool, with the most instances that it needed at once since this was asked last.
+    pub fn demand(&self) -> Vec<(Arc<Pool>, usize)> {
+        let pools: Vec<Arc<Pool>> = self.inner.pools.lock().values().cloned().collect();
+        pools
+            .into_iter()
+            .map(|pool| {
+                let peak = pool.take_peak();
+                (pool, peak)
+            })
+            .collect()
+    }
+
+    /// Keeps `warm` instances of a version, busy ones included, from now on; idle ones beyond that go within a minute.
+    pub fn keep(&self, pool: &Arc<Pool>, warm: usize) {
+        pool.keep(&self.inner, warm);
     }
 
     /// Figures of now.

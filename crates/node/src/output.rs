@@ -17,6 +17,19 @@ pub struct Output {
     flood: usize,
 }
 
+/// Waits for output that somebody else takes.
+pub struct Watcher(AsyncFd<OwnedFd>);
+
+impl Watcher {
+    /// Waits until there is something to take, or the end.
+    pub async fn readable(&self) {
+        // An error shows on the next read.
+        if let Ok(mut ready) = self.0.readable().await {
+            ready.clear_ready();
+        }
+    }
+}
+
 /// What was printed since the last invocation.
 #[derive(Debug, Default)]
 pub struct Printed {
@@ -31,6 +44,11 @@ impl Printed {
     pub fn into_text(self) -> (String, u64) {
         let text = String::from_utf8(self.bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
         (text, self.cut)
+    }
+
+    /// True when nothing was printed.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.cut == 0
     }
 
     fn add(&mut self, chunk: &[u8]) -> bool {
@@ -88,6 +106,31 @@ impl Output {
         }
         self.pipe = None;
         false
+    }
+
+    /// Another handle on the pipe, to wait on while somebody else may read.
+    pub fn watcher(&self) -> io::Result<Watcher> {
+        let pipe = self.pipe.as_ref().ok_or(io::ErrorKind::BrokenPipe)?.get_ref().try_clone()?;
+        // SAFETY: the descriptor belongs to the AsyncFd from here on and stays open as long as it is registered.
+        let pipe = unsafe { AsyncFd::register_with_interest(pipe, tokio::io::Interest::READABLE) };
+        pipe.map(Watcher).map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    /// Takes what is there now, a pipe's fill at most. `false`: every writer has closed the pipe.
+    pub fn take(&mut self, into: &mut Printed) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        let mut buffer = [0u8; 16384];
+        for _ in 0..4 {
+            match Self::read(pipe.get_ref(), &mut buffer) {
+                Ok(0) => {
+                    self.pipe = None;
+                    return false;
+                }
+                Ok(n) => drop(into.add(&buffer[..n])),
+                Err(_) => return true,
+            }
+        }
+        true
     }
 
     /// True once every writer has closed the pipe.

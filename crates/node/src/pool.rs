@@ -1,21 +1,30 @@
 //! The instances of one version, and the seats of those who wait for one.
 
 use crate::error::Refusal;
+use crate::output::Printed;
+use crate::service::{self, Resident, Slot};
 use crate::start::{self, Template};
 use crate::worker::Worker;
 use crate::{Inner, NodeStats};
-use mayfly_model::{ColdStartReason, Status, VersionSpec};
-use mayfly_plan::pool::{Admission, Demand, KeepAlive, Past, admit, cold_start_reason};
+use http::{HeaderName, HeaderValue};
+use mayfly_model::{ColdStartReason, InvocationRecord, RequestId, Status, VersionSpec};
+use mayfly_plan::pool::{Admission, Demand, KeepAlive, Past, admit, cold_start_reason, place};
 use mayfly_sandbox::Instance;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What a start may take beyond the function's own initialisation, before those who wait for it give up.
 const START_SLACK: Duration = Duration::from_secs(30);
+
+/// How long requests that are under way on a service's old version may go on after an update.
+const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
+
+/// How long an instance stays idle that the plan for this minute does not want.
+const PLANNED_IDLE: Duration = Duration::from_secs(30);
 
 /// The memory account of one function, all its versions together.
 #[derive(Debug)]
@@ -61,6 +70,8 @@ pub struct Pool {
     pub spec: Arc<VersionSpec>,
     quota: Arc<Quota>,
     replaces: bool,
+    /// What every request for a service tells its server; filled on the first.
+    headers: OnceLock<Vec<(HeaderName, HeaderValue)>>,
     state: Mutex<State>,
     /// The initialised process that instances are forked from. The lock is held while it is made, so that it is made once.
     pub(crate) template: tokio::sync::Mutex<Template>,
@@ -70,6 +81,8 @@ pub struct Pool {
 struct State {
     /// Last used at the end.
     idle: Vec<Worker>,
+    /// Instances of a service, oldest first.
+    residents: Vec<Arc<Resident>>,
     /// Leases given out: idle, busy and starting.
     alive: usize,
     starting: usize,
@@ -77,11 +90,23 @@ struct State {
     last_end: Option<ColdStartReason>,
     empty_since: Option<Instant>,
     retired: bool,
+    /// Instances to keep although nobody asks for them; said by who plans ahead, whose word replaces the keep-alive.
+    floor: Option<usize>,
+    /// Most instances that were needed at once since this was last looked at.
+    peak: usize,
     instances: HashMap<u64, Weak<dyn Instance>>,
 }
 
+/// What a request gets.
+pub(crate) enum Place {
+    /// An instance of its own.
+    Alone(Worker),
+    /// A slot in one that others use too.
+    Shared(Slot),
+}
+
 struct Seat {
-    worker: oneshot::Sender<Result<Worker, Refusal>>,
+    place: oneshot::Sender<Result<Place, Refusal>>,
     admitted: Arc<AtomicBool>,
 }
 
@@ -92,6 +117,7 @@ impl Pool {
             spec,
             quota,
             replaces,
+            headers: OnceLock::new(),
             state: Mutex::default(),
             template: tokio::sync::Mutex::new(Template::Untried),
         })
@@ -104,7 +130,12 @@ impl Pool {
     /// Takes the idle worker used last.
     pub(crate) fn take(&self) -> Option<Worker> {
         loop {
-            let mut worker = self.state.lock().idle.pop()?;
+            let mut worker = {
+                let mut state = self.state.lock();
+                let worker = state.idle.pop()?;
+                state.note_demand(self.concurrency());
+                worker
+            };
             if worker.process.is_alive() {
                 return Some(worker);
             }
@@ -113,24 +144,133 @@ impl Pool {
         }
     }
 
-    /// Waits for a worker: one that comes free, or one that is started for this request.
-    pub(crate) async fn wait(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<Worker, Refusal> {
+    /// Requests that one instance takes at a time.
+    fn concurrency(&self) -> usize {
+        self.spec.config.service.map_or(1, |s| s.concurrency.max(1) as usize)
+    }
+
+    /// Takes a slot in a running instance of a service.
+    pub(crate) fn slot(self: &Arc<Self>) -> Option<Slot> {
+        let mut state = self.state.lock();
+        let slot = self.slot_in(&state)?;
+        state.note_demand(self.concurrency());
+        Some(slot)
+    }
+
+    fn slot_in(self: &Arc<Self>, state: &State) -> Option<Slot> {
+        let at = place(state.residents.iter().map(|r| (!r.is_gone()).then(|| r.load())), self.concurrency())?;
+        let resident = Arc::clone(&state.residents[at]);
+        resident.enter();
+        Some(Slot::new(self, resident))
+    }
+
+    /// Counts a request out of an instance, and passes its place on.
+    pub(crate) fn leave(self: &Arc<Self>, resident: &Arc<Resident>) {
+        let unwanted = {
+            let mut state = self.state.lock();
+            let left = resident.leave();
+            if !resident.is_gone() && !state.retired {
+                self.seat_waiting(&mut state);
+            }
+            if left > 0 || resident.load() > 0 {
+                return;
+            }
+            *resident.idle_since.lock() = Instant::now();
+            let inner = self.inner.upgrade();
+            resident.used.store(inner.as_ref().map_or(0, |inner| inner.tick()), Ordering::Release);
+            if !state.retired {
+                drop(state);
+                // An idle instance is memory that others may take back.
+                if let Some(inner) = inner.filter(|inner| inner.is_short()) {
+                    inner.memory_came_free();
+                }
+                return;
+            }
+            resident.end(ColdStartReason::CodeUpdated);
+            take_out(&mut state.residents, resident)
+        };
+        drop(unwanted);
+    }
+
+    /// Gives free slots to who waits.
+    fn seat_waiting(self: &Arc<Self>, state: &mut State) {
+        while let Some(seat) = state.seats.pop_front() {
+            if seat.place.is_closed() {
+                continue;
+            }
+            let Some(slot) = self.slot_in(state) else {
+                state.seats.push_front(seat);
+                return;
+            };
+            if let Err(Ok(Place::Shared(slot))) = seat.place.send(Ok(Place::Shared(slot))) {
+                // Nobody wants it any more. Its own end would ask for the lock that is held here.
+                slot.give_back();
+            }
+        }
+    }
+
+    /// Takes an instance whose server has ended out of service.
+    pub(crate) fn bury(&self, resident: &Arc<Resident>) {
+        resident.end(ColdStartReason::Crashed);
+        resident.kill();
+        let out = take_out(&mut self.state.lock().residents, resident);
+        drop(out);
+    }
+
+    /// Keeps what a service printed while none of its requests ended.
+    pub(crate) fn note_printed(&self, printed: Printed) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut id = [0; 16];
+        // Without randomness the record has a poor id; it is found by time and function.
+        let _ = getrandom::fill(&mut id);
+        let (output, output_cut_bytes) = printed.into_text();
+        inner.sink.record(InvocationRecord {
+            request_id: RequestId::from_random(id),
+            namespace: self.spec.namespace.to_string(),
+            function: self.spec.function.to_string(),
+            version: self.spec.key.version.clone(),
+            qualifier: String::new(),
+            start_ms: crate::flight::now_ms(),
+            duration_us: 0,
+            wait_us: 0,
+            status: Status::RUNNING,
+            ret_msg: String::new(),
+            memory_mb: self.spec.config.memory_mb,
+            memory_bytes: 0,
+            cold_start: None,
+            retry: 0,
+            output,
+            output_cut_bytes,
+        });
+    }
+
+    /// The headers that tell a service's server which function it is.
+    pub(crate) fn headers(&self, inner: &Inner) -> &[(HeaderName, HeaderValue)] {
+        self.headers.get_or_init(|| service::headers_of(&self.spec, &inner.options))
+    }
+
+    /// Waits for a place: one that comes free, or one in an instance that is started for this request.
+    pub(crate) async fn wait(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<Place, Refusal> {
         let admitted = Arc::new(AtomicBool::new(false));
         let receiver = {
             let (sender, receiver) = oneshot::channel();
             let mut state = self.state.lock();
             if let Some(worker) = state.idle.pop() {
-                return Ok(worker);
+                return Ok(Place::Alone(worker));
             }
-            // Starts under way beyond the seats taken serve this request too.
-            let spare_start =
-                state.starting > state.seats.iter().filter(|s| s.admitted.load(Ordering::Acquire)).count();
+            if let Some(slot) = self.slot_in(&state) {
+                return Ok(Place::Shared(slot));
+            }
+            // Starts under way serve this request too, if they bring more places than seats are taken.
+            let spare_start = state.starting * self.concurrency()
+                > state.seats.iter().filter(|s| s.admitted.load(Ordering::Acquire)).count();
             let admission = if spare_start { Admission::Start { evict_mb: 0 } } else { self.admission(inner, &state) };
             match admission {
                 Admission::Refuse(status) => return Err(self.refusal(status, inner)),
                 Admission::Start { evict_mb } => {
                     admitted.store(true, Ordering::Release);
-                    state.seats.push_back(Seat { worker: sender, admitted: Arc::clone(&admitted) });
+                    state.seats.push_back(Seat { place: sender, admitted: Arc::clone(&admitted) });
+                    state.note_demand(self.concurrency());
                     if !spare_start {
                         let lease = self.lease(inner, &mut state);
                         let reason = self.reason(&state);
@@ -142,7 +282,8 @@ impl Pool {
                     }
                 }
                 Admission::Wait => {
-                    state.seats.push_back(Seat { worker: sender, admitted: Arc::clone(&admitted) });
+                    state.seats.push_back(Seat { place: sender, admitted: Arc::clone(&admitted) });
+                    state.note_demand(self.concurrency());
                     drop(state);
                     inner.starve(self);
                 }
@@ -155,9 +296,9 @@ impl Pool {
     async fn sit(
         &self,
         inner: &Inner,
-        mut receiver: oneshot::Receiver<Result<Worker, Refusal>>,
+        mut receiver: oneshot::Receiver<Result<Place, Refusal>>,
         admitted: &AtomicBool,
-    ) -> Result<Worker, Refusal> {
+    ) -> Result<Place, Refusal> {
         let gone = || Refusal::new(Status::RESOURCE_LIMIT, "The function was removed while the request waited");
         if !admitted.load(Ordering::Acquire) {
             if let Ok(result) = tokio::time::timeout(inner.options.waiting, &mut receiver).await {
@@ -231,8 +372,9 @@ impl Pool {
             let result = start::start(&inner, &pool, lease, reason).await;
             pool.state.lock().starting -= 1;
             match result {
+                Ok(worker) if pool.spec.config.service.is_some() => pool.settle(worker),
                 Ok(worker) => pool.give(worker),
-                Err(refusal) => pool.refuse_one(refusal),
+                Err(refusal) => pool.refuse(&refusal),
             }
         });
     }
@@ -241,7 +383,7 @@ impl Pool {
     pub(crate) fn start_for_waiting(self: &Arc<Self>) -> bool {
         let Some(inner) = self.inner.upgrade() else { return true };
         let mut state = self.state.lock();
-        state.seats.retain(|s| !s.worker.is_closed());
+        state.seats.retain(|s| !s.place.is_closed());
         let Some(seat) = state.seats.iter().find(|s| !s.admitted.load(Ordering::Acquire)) else { return true };
         match self.admission(&inner, &state) {
             Admission::Start { evict_mb } => {
@@ -265,10 +407,10 @@ impl Pool {
             let mut state = self.state.lock();
             loop {
                 let Some(seat) = state.seats.pop_front() else { break };
-                match seat.worker.send(Ok(worker)) {
+                match seat.place.send(Ok(Place::Alone(worker))) {
                     Ok(()) => return,
-                    Err(Ok(back)) => worker = back,
-                    Err(Err(_)) => unreachable!("a worker was sent"),
+                    Err(Ok(Place::Alone(back))) => worker = back,
+                    Err(_) => unreachable!("a worker was sent"),
                 }
             }
             if state.retired {
@@ -291,29 +433,106 @@ impl Pool {
         drop(unwanted);
     }
 
-    fn refuse_one(&self, refusal: Refusal) {
-        let mut refusal = Err(refusal);
-        loop {
-            let Some(seat) = self.state.lock().seats.pop_front() else { return };
-            match seat.worker.send(refusal) {
-                Ok(()) => return,
-                Err(back) => refusal = back,
+    /// Makes a started instance of a service available.
+    fn settle(self: &Arc<Self>, worker: Worker) {
+        let resident = Resident::new(self, worker);
+        let unwanted = {
+            let mut state = self.state.lock();
+            state.residents.push(Arc::clone(&resident));
+            self.seat_waiting(&mut state);
+            if state.retired && resident.load() == 0 {
+                resident.end(ColdStartReason::CodeUpdated);
+                take_out(&mut state.residents, &resident)
+            } else {
+                None
             }
+        };
+        // Not under the lock: the lease takes it.
+        drop((unwanted, resident));
+    }
+
+    /// Turns away those who waited for a start that failed.
+    fn refuse(&self, refusal: &Refusal) {
+        let mut left = self.concurrency();
+        while left > 0 {
+            let Some(seat) = self.state.lock().seats.pop_front() else { return };
+            if seat.place.send(Err(refusal.clone())).is_ok() {
+                left -= 1;
+            }
+        }
+    }
+
+    /// Most instances that were needed at once since the last call.
+    pub(crate) fn take_peak(&self) -> usize {
+        let mut state = self.state.lock();
+        let now = state.needed(self.concurrency());
+        std::mem::replace(&mut state.peak, now).max(now)
+    }
+
+    /// Keeps at least `floor` instances from here on, idle ones included, and starts what is missing, as far as memory is free: nobody
+    /// else's instances are ended for them.
+    pub(crate) fn keep(self: &Arc<Self>, inner: &Arc<Inner>, floor: usize) {
+        loop {
+            let mut state = self.state.lock();
+            state.floor = Some(floor);
+            if state.retired || state.alive >= floor {
+                return;
+            }
+            if !matches!(self.admission(inner, &state), Admission::Start { evict_mb: 0 }) {
+                return;
+            }
+            let lease = self.lease(inner, &mut state);
+            let reason = self.reason(&state);
+            drop(state);
+            let (pool, inner) = (Arc::clone(self), Arc::clone(inner));
+            tokio::spawn(async move {
+                let result = start::start(&inner, &pool, lease, reason).await;
+                pool.state.lock().starting -= 1;
+                match result {
+                    Ok(mut worker) => {
+                        // No request has waited for it.
+                        worker.cold_start = None;
+                        if pool.spec.config.service.is_some() { pool.settle(worker) } else { pool.give(worker) }
+                    }
+                    Err(refusal) => {
+                        tracing::warn!(error = %refusal.message, function = %pool.spec.function, "an instance could not be started ahead");
+                        pool.state.lock().floor = Some(0);
+                        pool.refuse(&refusal);
+                    }
+                }
+            });
         }
     }
 
     /// Ends idle instances that `keep` no longer wants, and the template of a version that nobody has called for long.
     pub(crate) fn scale_in(&self, keep: &KeepAlive) {
         let now = Instant::now();
-        let (ended, forget) = {
+        let planned = KeepAlive { idle_ms: PLANNED_IDLE.as_millis() as u64, ..*keep };
+        let (ended, idle, forget) = {
             let mut state = self.state.lock();
+            let keep = if state.floor.is_some() { &planned } else { keep };
+            let spare = state.alive.saturating_sub(state.floor.unwrap_or(0));
             let ages = state.idle.iter().map(|w| now.duration_since(w.idle_since).as_millis() as u64);
-            let count = keep.excess(ages);
+            let count = keep.excess(ages).min(spare);
             let ended: Vec<Worker> = state.idle.drain(..count).collect();
+            let mut idle: Vec<(Instant, Arc<Resident>)> = state
+                .residents
+                .iter()
+                .filter(|r| r.load() == 0)
+                .map(|r| (*r.idle_since.lock(), Arc::clone(r)))
+                .collect();
+            idle.sort_by_key(|(since, _)| *since);
+            let count = keep.excess(idle.iter().map(|(since, _)| now.duration_since(*since).as_millis() as u64));
+            idle.truncate(count.min(spare));
+            for (_, resident) in &idle {
+                resident.end(ColdStartReason::Expired);
+                take_out(&mut state.residents, resident);
+            }
             let forget = state.alive == 0
                 && state.empty_since.is_some_and(|t| now.duration_since(t).as_millis() as u64 >= keep.idle_ms);
-            (ended, forget)
+            (ended, idle, forget)
         };
+        drop(idle);
         for mut worker in ended {
             worker.lease.ends(ColdStartReason::Expired);
         }
@@ -327,7 +546,7 @@ impl Pool {
         if self.quota.reserved_mb().is_some() {
             return 0;
         }
-        self.state.try_lock().map_or(0, |state| state.idle.len() as u64 * self.memory_mb())
+        self.state.try_lock().map_or(0, |state| state.idle_count() as u64 * self.memory_mb())
     }
 
     /// Tick of the idle worker unused longest, if one may be taken back.
@@ -335,12 +554,21 @@ impl Pool {
         if self.quota.reserved_mb().is_some() {
             return None;
         }
-        self.state.lock().idle.first().map(|w| w.used)
+        let state = self.state.lock();
+        let residents = state.residents.iter().filter(|r| r.load() == 0).map(|r| r.used.load(Ordering::Acquire));
+        state.idle.first().map(|w| w.used).into_iter().chain(residents).min()
     }
 
     /// Ends the idle worker unused longest. Returns the memory that came free, in MB.
     pub(crate) fn evict_one(&self) -> u64 {
         let mut state = self.state.lock();
+        let resident = state.residents.iter().filter(|r| r.load() == 0).min_by_key(|r| r.used.load(Ordering::Acquire));
+        if let Some(resident) = resident.cloned() {
+            resident.end(ColdStartReason::Evicted);
+            take_out(&mut state.residents, &resident);
+            drop(state);
+            return self.memory_mb();
+        }
         if state.idle.is_empty() {
             return 0;
         }
@@ -351,13 +579,20 @@ impl Pool {
     }
 
     pub(crate) fn retire(&self, force: bool) {
-        let (idle, instances) = {
+        let (idle, residents, instances) = {
             let mut state = self.state.lock();
             state.retired = true;
+            let (busy, unused): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut state.residents).into_iter().partition(|r| r.load() > 0);
+            state.residents = busy;
+            for resident in &unused {
+                resident.end(ColdStartReason::CodeUpdated);
+            }
             let instances: Vec<_> = if force { state.instances.values().cloned().collect() } else { Vec::new() };
-            (std::mem::take(&mut state.idle), instances)
+            (std::mem::take(&mut state.idle), unused, instances)
         };
-        drop(idle);
+        drop((idle, residents));
+        self.end_streams_later();
         for instance in instances.iter().filter_map(Weak::upgrade) {
             instance.kill();
         }
@@ -366,11 +601,27 @@ impl Pool {
         }
     }
 
+    /// Gives what still streams on a retired version some time, and ends it then: a WebSocket may stay open for ever.
+    fn end_streams_later(&self) {
+        let left: Vec<Weak<Resident>> = self.state.lock().residents.iter().map(Arc::downgrade).collect();
+        if left.is_empty() {
+            return;
+        }
+        // Without a runtime there is nobody to serve either.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tokio::time::sleep(STREAMS_AFTER_RETIREMENT).await;
+            for resident in left.iter().filter_map(Weak::upgrade) {
+                resident.kill();
+            }
+        });
+    }
+
     pub(crate) fn add_to(&self, stats: &mut NodeStats) {
         let state = self.state.lock();
-        stats.idle += state.idle.len();
+        stats.idle += state.idle_count();
         stats.starting += state.starting;
-        stats.busy += state.alive.saturating_sub(state.idle.len() + state.starting);
+        stats.busy += state.alive.saturating_sub(state.idle_count() + state.starting);
         stats.waiting += state.seats.len();
         stats.templates += usize::from(self.template.try_lock().is_ok_and(|t| t.is_ready()));
     }
@@ -379,6 +630,29 @@ impl Pool {
     pub fn is_empty(&self) -> bool {
         self.state.lock().alive == 0
     }
+}
+
+impl State {
+    /// Instances that requests need now: those that have one, and those that waiting requests would fill.
+    fn needed(&self, concurrency: usize) -> usize {
+        let busy = self.alive.saturating_sub(self.idle_count() + self.starting);
+        busy + self.seats.len().div_ceil(concurrency)
+    }
+
+    fn note_demand(&mut self, concurrency: usize) {
+        self.peak = self.peak.max(self.needed(concurrency));
+    }
+
+    /// Instances without a request.
+    fn idle_count(&self) -> usize {
+        self.idle.len() + self.residents.iter().filter(|r| r.load() == 0).count()
+    }
+}
+
+/// Takes an instance out of the list, if it is in it. To be dropped when the pool is not locked.
+fn take_out(residents: &mut Vec<Arc<Resident>>, one: &Arc<Resident>) -> Option<Arc<Resident>> {
+    let at = residents.iter().position(|r| Arc::ptr_eq(r, one))?;
+    Some(residents.remove(at))
 }
 
 /// An instance's place in its pool and its function's quota. Dropping it gives both free.

@@ -4,7 +4,7 @@ use crate::error::Refusal;
 use crate::output::Printed;
 use crate::pool::{Lease, Pool};
 use crate::worker::{Line, Lost, Waiting, Worker};
-use crate::{Inner, environment};
+use crate::{Inner, environment, service};
 use mayfly_guest::{Bind, Context, Kind, Ready};
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, ForkMode, Phases, RuntimeId, Status, limits};
@@ -61,6 +61,9 @@ pub async fn start(
     let mut clock = Clock::new(reason);
     let _urgent = inner.warm.urgent();
     let config = &pool.spec.config;
+    if config.service.is_some() {
+        return service::start(inner, pool, lease, clock).await;
+    }
     if config.runtime == RuntimeId::Python && config.fork == ForkMode::Auto {
         let mut template = pool.template.lock().await;
         if let Template::Ready(ready) = &mut *template {
@@ -93,7 +96,7 @@ pub async fn start(
     }
     let (trees, mounts) = clock.pull(inner, pool).await?;
     let (mut process, ready_made) = take(inner, config.runtime).await?;
-    clock.kind = if ready_made { StartKind::Precreated } else { StartKind::Fresh };
+    clock.made(ready_made);
     bind(&process, pool, mounts).await?;
     clock.runtime_is_up();
     let mut printed = Printed::default();
@@ -116,7 +119,7 @@ async fn first_of_template(
 ) -> Result<Worker, Refusal> {
     let (trees, mounts) = clock.pull(inner, pool).await?;
     let (mut process, ready_made) = take(inner, pool.spec.config.runtime).await?;
-    clock.kind = if ready_made { StartKind::Precreated } else { StartKind::Fresh };
+    clock.made(ready_made);
     bind(&process, pool, mounts).await?;
     clock.runtime_is_up();
     let mut printed = Printed::default();
@@ -181,7 +184,7 @@ async fn note_failure(pool: &Pool, error: &Refusal) {
     }
 }
 
-async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refusal> {
+pub(crate) async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refusal> {
     inner.warm.take(runtime).await.map_err(|e| match e {
         mayfly_sandbox::SandboxError::NoRuntime(name, why) => {
             tracing::error!(%name, %why, "a runtime is missing");
@@ -191,7 +194,7 @@ async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refu
     })
 }
 
-async fn bind(process: &Waiting, pool: &Pool, mounts: Vec<Mount>) -> Result<(), Refusal> {
+pub(crate) async fn bind(process: &Waiting, pool: &Pool, mounts: Vec<Mount>) -> Result<(), Refusal> {
     let config = &pool.spec.config;
     let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net };
     process.instance.bind(binding).await.map_err(|e| Refusal::internal(&e))
@@ -266,7 +269,7 @@ fn init_lost(lost: &Lost, process: &Waiting, memory_mb: u32, limit_s: u32) -> Re
 }
 
 /// A failed start has no invocation whose log could show what was printed; the error shows the end of it.
-fn append_output(refusal: &mut Refusal, printed: &mut Printed) {
+pub(crate) fn append_output(refusal: &mut Refusal, printed: &mut Printed) {
     const SHOWN: usize = 2048;
     let (text, _) = std::mem::take(printed).into_text();
     if text.is_empty() || !refusal.stack.is_empty() {
@@ -274,6 +277,29 @@ fn append_output(refusal: &mut Refusal, printed: &mut Printed) {
     }
     let start = text.char_indices().rev().map(|(i, _)| i).take_while(|i| text.len() - i <= SHOWN).last().unwrap_or(0);
     refusal.stack = text[start..].to_owned();
+}
+
+/// Where in the sandbox a function's own program `name` is.
+pub(crate) fn find_program(name: &str, trees: &[Arc<CodeTree>]) -> Result<String, Refusal> {
+    use std::os::unix::fs::PermissionsExt;
+    // In the package, or in a layer: later layers come first.
+    let places = std::iter::once("/var/user").chain(std::iter::repeat("/opt"));
+    let order = trees.iter().take(1).chain(trees.iter().skip(1).rev());
+    let found = places.zip(order).find_map(|(place, tree)| {
+        let meta = std::fs::metadata(tree.path.join(name)).ok().filter(|m| m.is_file())?;
+        Some((format!("{place}/{name}"), meta.permissions().mode()))
+    });
+    match found {
+        None => Err(Refusal::new(
+            Status::HANDLER_NOT_FOUND,
+            format!("There is no `{name}` in the package's root, nor in a layer"),
+        )),
+        Some((_, mode)) if mode & 0o111 == 0 => Err(Refusal::new(
+            Status::INIT_ERROR,
+            format!("`{name}` is not executable: give it mode 755 before you make the zip"),
+        )),
+        Some((program, _)) => Ok(program),
+    }
 }
 
 /// Starts a custom runtime's own program and waits until it says that it is ready.
@@ -284,30 +310,8 @@ async fn launch(
     printed: &mut Printed,
     trees: &[Arc<CodeTree>],
 ) -> Result<(), Refusal> {
-    use std::os::unix::fs::PermissionsExt;
     let config = &pool.spec.config;
-    // In the package, or in a layer: later layers come first.
-    let places = std::iter::once("/var/user").chain(std::iter::repeat("/opt"));
-    let order = trees.iter().take(1).chain(trees.iter().skip(1).rev());
-    let found = places.zip(order).find_map(|(place, tree)| {
-        let meta = std::fs::metadata(tree.path.join("bootstrap")).ok().filter(|m| m.is_file())?;
-        Some((format!("{place}/bootstrap"), meta.permissions().mode()))
-    });
-    let program = match found {
-        None => {
-            return Err(Refusal::new(
-                Status::HANDLER_NOT_FOUND,
-                "There is no `bootstrap` in the package's root, nor in a layer",
-            ));
-        }
-        Some((_, mode)) if mode & 0o111 == 0 => {
-            return Err(Refusal::new(
-                Status::INIT_ERROR,
-                "`bootstrap` is not executable: give it mode 755 before you make the zip",
-            ));
-        }
-        Some((program, _)) => program,
-    };
+    let program = find_program("bootstrap", trees)?;
     let environment = environment::build(&pool.spec, &inner.options);
     if let Line::Custom(api) = &process.line {
         api.describe(&pool.spec, &inner.options);
@@ -344,7 +348,7 @@ async fn launch(
 }
 
 /// Measures a start and its phases.
-struct Clock {
+pub(crate) struct Clock {
     reason: ColdStartReason,
     kind: StartKind,
     begun: Instant,
@@ -365,8 +369,17 @@ impl Clock {
         us
     }
 
+    /// Says whether the process came from stock.
+    pub(crate) fn made(&mut self, ready_made: bool) {
+        self.kind = if ready_made { StartKind::Precreated } else { StartKind::Fresh };
+    }
+
     /// Makes code and layers present.
-    async fn pull(&mut self, inner: &Inner, pool: &Pool) -> Result<(Vec<Arc<CodeTree>>, Vec<Mount>), Refusal> {
+    pub(crate) async fn pull(
+        &mut self,
+        inner: &Inner,
+        pool: &Pool,
+    ) -> Result<(Vec<Arc<CodeTree>>, Vec<Mount>), Refusal> {
         let config = &pool.spec.config;
         let mut trees = Vec::with_capacity(1 + config.layers.len());
         for code in std::iter::once(&config.code).chain(config.layers.iter().map(|l| &l.code)) {
@@ -386,11 +399,11 @@ impl Clock {
         Ok((trees, mounts))
     }
 
-    fn runtime_is_up(&mut self) {
+    pub(crate) fn runtime_is_up(&mut self) {
         self.phases.init_runtime_us = self.lap();
     }
 
-    fn done(mut self) -> ColdStart {
+    pub(crate) fn done(mut self) -> ColdStart {
         self.phases.init_function_us = self.lap();
         self.finish()
     }

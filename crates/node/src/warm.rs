@@ -34,6 +34,8 @@ struct Stock {
 
 struct Shelf {
     want: usize,
+    /// Nothing is kept before it is set: see [`RuntimeId::is_kept_on_demand`].
+    needed: AtomicBool,
     ready: Mutex<Vec<Waiting>>,
     trouble: Mutex<Option<Trouble>>,
 }
@@ -46,7 +48,9 @@ struct Trouble {
 
 impl Shelf {
     fn wants_more(&self) -> bool {
-        self.ready.lock().len() < self.want && self.trouble.lock().as_ref().is_none_or(|t| t.until <= Instant::now())
+        self.needed.load(Ordering::Acquire)
+            && self.ready.lock().len() < self.want
+            && self.trouble.lock().as_ref().is_none_or(|t| t.until <= Instant::now())
     }
 
     fn note_trouble(&self) {
@@ -66,6 +70,7 @@ impl Warm {
                     r,
                     Shelf {
                         want: want.get(&r).copied().unwrap_or(0),
+                        needed: AtomicBool::new(!r.is_kept_on_demand()),
                         ready: Mutex::default(),
                         trouble: Mutex::default(),
                     },
@@ -90,6 +95,7 @@ impl Warm {
     /// Takes a waiting process, or makes one now. True in the second place: it came from stock.
     pub async fn take(&self, runtime: RuntimeId) -> Result<(Waiting, bool), SandboxError> {
         let shelf = &self.0.shelves[&runtime];
+        shelf.needed.store(true, Ordering::Release);
         loop {
             let taken = shelf.ready.lock().pop();
             let Some(mut waiting) = taken else { break };

@@ -189,7 +189,7 @@ pub struct Worker {
     /// Its place in quota and pool; given up when the worker is dropped.
     pub lease: Lease,
     /// The code must not be collected while it is mounted.
-    _trees: Vec<Arc<CodeTree>>,
+    pub trees: Vec<Arc<CodeTree>>,
 }
 
 /// How often the peak of memory is looked up at most: the file costs as much as a short function.
@@ -213,7 +213,7 @@ impl Worker {
             used: 0,
             memory: (0, None),
             lease,
-            _trees: trees,
+            trees,
         }
     }
 
@@ -296,7 +296,7 @@ impl Worker {
     }
 }
 
-fn format_id(id: RequestId, buffer: &mut [u8; 36]) -> &str {
+pub(crate) fn format_id(id: RequestId, buffer: &mut [u8; 36]) -> &str {
     use std::io::Write;
     write!(&mut buffer[..], "{id}").expect("a request id has 36 characters");
     std::str::from_utf8(buffer).expect("a request id is ASCII")

@@ -74,6 +74,7 @@ impl World {
                 layers: vec![],
                 public_net: true,
                 fork: ForkMode::Auto,
+                service: None,
                 mod_time_ms: 0,
                 revision,
                 shown_only: Default::default(),

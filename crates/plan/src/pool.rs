@@ -62,6 +62,19 @@ pub fn admit(demand: &Demand) -> Admission {
     }
 }
 
+/// Which instance of a service gets the next request. `loads`: the requests each has, oldest instance first; `None` takes no more.
+/// `limit`: how many one takes.
+///
+/// Only as many instances, the oldest first, are used as the load asks for at three quarters of what they could take; the least loaded of
+/// those gets the request. So load is spread, and what is not needed becomes idle and can be let go. `None`: none has room.
+pub fn place(loads: impl Iterator<Item = Option<usize>> + Clone, limit: usize) -> Option<usize> {
+    let total: usize = loads.clone().flatten().sum();
+    let wanted = ((total + 1) * 4).div_ceil(limit.max(1) * 3);
+    let open = loads.enumerate().filter_map(|(i, load)| Some((i, load?)));
+    let spread = open.clone().take(wanted).filter(|(_, load)| *load < limit).min_by_key(|(_, load)| *load);
+    spread.or_else(|| open.clone().find(|(_, load)| *load < limit)).map(|(i, _)| i)
+}
+
 /// How idle instances are let go.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
@@ -104,6 +117,31 @@ pub fn cold_start_reason(past: Past) -> ColdStartReason {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn requests_are_spread_over_as_few_instances_as_suffice() {
+        let at = |loads: &[Option<usize>], limit| place(loads.iter().copied(), limit);
+        assert_eq!(at(&[], 1), None);
+        assert_eq!(at(&[Some(0)], 1), Some(0));
+        assert_eq!(at(&[Some(1), Some(0)], 1), Some(1));
+        assert_eq!(at(&[Some(1), None], 1), None, "what ends takes nothing");
+        // Ten requests fit into the first of three; the others fall idle.
+        assert_eq!(at(&[Some(9), Some(0), Some(0)], 100), Some(0));
+        // Eighty ask for two, and the less loaded gets the next.
+        assert_eq!(at(&[Some(70), Some(10), Some(0)], 100), Some(1));
+        assert_eq!(at(&[Some(100), Some(100), Some(99)], 100), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_has_room_is_found(loads in proptest::collection::vec(proptest::option::of(0usize..5), 0..8)) {
+            let found = place(loads.iter().copied(), 4);
+            prop_assert_eq!(found.is_some(), loads.iter().flatten().any(|l| *l < 4));
+            if let Some(i) = found {
+                prop_assert!(loads[i].is_some_and(|l| l < 4));
+            }
+        }
+    }
 
     fn demand() -> Demand {
         Demand {

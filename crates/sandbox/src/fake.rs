@@ -150,6 +150,10 @@ impl Instance for FakeInstance {
         None
     }
 
+    async fn open_socket(&self) -> Result<OwnedFd, SandboxError> {
+        Err(SandboxError::Failed { what: "open a socket in the sandbox", reason: "the fake has no network".into() })
+    }
+
     fn kill(&self) {
         let _ = self.killer.shutdown(std::net::Shutdown::Both);
     }

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod doctor;
+mod door;
 pub mod fake;
 pub mod net;
 pub mod process;
@@ -79,6 +80,10 @@ pub trait Instance: Send + Sync {
 
     /// A listening TCP socket on the sandbox's loopback, port [`wire::RUNTIME_API_PORT`]. Once; only custom runtimes have it.
     fn take_listener(&mut self) -> Option<OwnedFd>;
+
+    /// A TCP socket of the sandbox's network, not connected, non-blocking: the way to what listens on its loopback. Only sandboxes for
+    /// custom runtimes have it.
+    async fn open_socket(&self) -> Result<OwnedFd, SandboxError>;
 
     /// Kills everything in it, at once. It may be called again.
     fn kill(&self);

@@ -255,14 +255,23 @@ impl ProcessBackend {
                 return Err(e);
             }
         };
-        let mut instance =
-            ProcessInstance { init: None, stream: None, output: None, listener: None, peak: None, oom: None, guard };
+        let mut instance = ProcessInstance {
+            init: None,
+            stream: None,
+            output: None,
+            listener: None,
+            net: None,
+            peak: None,
+            oom: None,
+            guard,
+        };
         for (name, fd) in named {
             match name.as_str() {
                 "init" => instance.init = Some(fd),
                 "stream" => instance.stream = Some(fd),
                 "output" => instance.output = Some(fd),
                 "listener" => instance.listener = Some(fd),
+                "net" => instance.net = Some(Arc::new(fd)),
                 "memory_peak" => instance.peak = Some(File::from(fd)),
                 "oom" => instance.oom = Some(File::from(fd)),
                 _ => {}
@@ -278,6 +287,7 @@ pub struct ProcessInstance {
     stream: Option<OwnedFd>,
     output: Option<OwnedFd>,
     listener: Option<OwnedFd>,
+    net: Option<Arc<OwnedFd>>,
     peak: Option<File>,
     oom: Option<File>,
     guard: Guard,
@@ -315,6 +325,14 @@ impl Instance for ProcessInstance {
 
     fn take_listener(&mut self) -> Option<OwnedFd> {
         self.listener.take()
+    }
+
+    async fn open_socket(&self) -> Result<OwnedFd, SandboxError> {
+        let net = self.net.clone().ok_or_else(|| SandboxError::Failed {
+            what: "open a socket in the sandbox",
+            reason: "it was not made for a program that listens".into(),
+        })?;
+        crate::door::socket_in(net).await.map_err(|e| SandboxError::io("open a socket in the sandbox", &e))
     }
 
     fn kill(&self) {

@@ -1,11 +1,12 @@
 //! What the front door's paths mean.
 
 use crate::data::Keys;
+use crate::url::{self, Urls};
 use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
-use mayfly_gateway::{HttpRequest, HttpResponse, Service};
+use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
@@ -23,6 +24,7 @@ pub struct Front {
     verifier: Verifier,
     credentials: HashMap<String, Credential>,
     ceiling_mb: u64,
+    urls: Urls,
     draining: AtomicBool,
 }
 
@@ -36,7 +38,7 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts.
-    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64) -> Self {
+    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64, urls: Urls) -> Self {
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         Self {
             control,
@@ -45,6 +47,7 @@ impl Front {
             verifier: Verifier::new(&["scf"]),
             credentials,
             ceiling_mb,
+            urls,
             draining: AtomicBool::new(false),
         }
     }
@@ -130,6 +133,14 @@ impl Front {
 
 #[async_trait]
 impl Service for Front {
+    fn streams(&self, head: &http::request::Parts) -> bool {
+        self.urls.takes(head)
+    }
+
+    async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
+        self.urls.answer(request, url::Keys { verifier: &self.verifier, credentials: &self.credentials }).await
+    }
+
     async fn call(&self, request: HttpRequest) -> HttpResponse {
         let path = request.uri.path();
         if path == "/" || path.is_empty() {
@@ -143,7 +154,7 @@ impl Service for Front {
                 Some(token) if is_get => self.download(token).await,
                 _ => HttpResponse::text(
                     404,
-                    "Nothing is here. The API is at `/`, health at /healthz, metrics at /metrics.\n",
+                    "Nothing is here. The API is at `/`, functions at /fn/<namespace>/<function>/, health at /healthz, metrics at /metrics.\n",
                 ),
             },
         }

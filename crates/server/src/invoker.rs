@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use mayfly_control::{Control, InvokeRequest, Invoker, RouteChange, RouteTarget};
 use mayfly_model::{InvokeOutcome, Status};
 use mayfly_node::pool::Pool;
+use mayfly_node::service::{ServiceCall, StreamBody};
 use mayfly_node::{Invocation, Node};
 use mayfly_observe::{FunctionMetrics, Metrics};
 use parking_lot::Mutex;
@@ -36,6 +37,23 @@ impl NodeInvoker {
         self.node.set_reserved(&spec.key.function_id, target.quota.reserved_mb());
         let metrics = self.metrics.function(spec.namespace.as_str(), spec.function.as_str());
         Arc::new(Attachment { pool: self.node.pool(spec, replaces), metrics })
+    }
+}
+
+impl NodeInvoker {
+    /// Runs one request for a service.
+    pub async fn serve(&self, target: &Arc<RouteTarget>, mut call: ServiceCall) -> http::Response<StreamBody> {
+        let Some(attached) = target.attachment(|| self.attach(target)) else {
+            unreachable!("only this type attaches anything to targets");
+        };
+        let attached: &Attachment = attached;
+        // It counts until the last byte has left.
+        call.keep = Box::new(attached.metrics.running());
+        let response = self.node.serve(&attached.pool, call).await;
+        if response.status() == http::StatusCode::TOO_MANY_REQUESTS && response.headers().contains_key("x-scf-status") {
+            attached.metrics.throttled();
+        }
+        response
     }
 }
 
@@ -77,6 +95,7 @@ impl Invoker for NodeInvoker {
                 }
             }
             RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
+            RouteChange::Provisioned { .. } => {}
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! [`run`] is `mayfly up`. [`Platform::start`] is the same without signals, for tests and for whoever embeds it.
 
+mod ahead;
 mod data;
 mod http;
 mod invoker;
 mod logs;
+mod prepare;
 mod runtimes;
+mod url;
 
 pub use data::Keys;
 pub use runtimes::{Interpreter, interpreters};
@@ -127,13 +130,18 @@ impl Platform {
 
         let metrics = Metrics::new(METRICS_FUNCTIONS_MAX, stores.logs.stats());
         let sink = Arc::new(logs::Sink::new(stores.logs.clone(), metrics.clone()));
-        let node = Node::new(Arc::new(backend.clone()), Arc::clone(&stores.code), sink, node_options(&options));
+        let node = Node::new(
+            Arc::new(prepare::Preparing::new(backend.clone(), runtimes.prepare)),
+            Arc::clone(&stores.code),
+            sink,
+            node_options(&options),
+        );
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone()));
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
             events: stores.events,
-            invoker,
+            invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query(stores.logs.clone())),
             clock: Arc::new(SystemClock),
         };
@@ -145,14 +153,19 @@ impl Platform {
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
         invoker::restore_quotas(&control, &node);
+        let urls = url::Urls::new(control.clone(), invoker, options.domain.clone());
 
         let shutdown = Shutdown::new();
         let address = gateway.local_addr();
-        let service = Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options)));
+        let service =
+            Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options), urls));
         let mut tasks = vec![
             tokio::spawn(tend(node.clone(), shutdown.child())),
             tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
         ];
+        if let Some(ahead) = ahead::Ahead::new(options.forecast) {
+            tasks.push(tokio::spawn(ahead.run(node.clone(), Arc::new(SystemClock), shutdown.child())));
+        }
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
         let (front, stop) = (Arc::clone(&service), shutdown.child());
@@ -246,6 +259,7 @@ fn node_options(options: &PlatformOptions) -> NodeOptions {
         precreate: [
             (RuntimeId::Python, options.precreate_python),
             (RuntimeId::Node, options.precreate_node),
+            (RuntimeId::Php, options.precreate_php),
             (RuntimeId::Custom, PRECREATE_CUSTOM),
         ]
         .into(),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use mayfly_control::{LogError, LogFilter, LogOrder, LogStatus, Logs};
-use mayfly_model::InvocationRecord;
+use mayfly_model::{InvocationRecord, Status};
 use mayfly_node::RecordSink;
 use mayfly_observe::{LogQuery, LogStore, Metrics, StatusFilter};
 
@@ -21,6 +21,11 @@ impl Sink {
 
 impl RecordSink for Sink {
     fn record(&self, record: InvocationRecord) {
+        // What a service printed while its requests go on is no invocation.
+        if record.status == Status::RUNNING {
+            self.logs.record(record);
+            return;
+        }
         let metrics = self.metrics.function(&record.namespace, &record.function);
         metrics.invoked(record.status, record.duration_us, record.wait_us);
         if let Some(start) = &record.cold_start {

@@ -1,11 +1,13 @@
 //! The runtimes that come with the program: written to the data directory at start, and matched with what the machine has.
 
+use crate::prepare::{PREPARED, Preparation};
 use anyhow::{Context, Result};
 use mayfly_model::RuntimeId;
 use mayfly_sandbox::process::find_interpreter;
 use mayfly_sandbox::wire::{RuntimeConfig, Start};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,9 @@ struct Descriptor {
     zygote: Vec<String>,
     #[serde(default)]
     command: Vec<String>,
+    /// Programs to run on the host before the first use; see [`Preparation`].
+    #[serde(default)]
+    prepare: Vec<Vec<String>>,
 }
 
 /// What a runtime needs of the machine.
@@ -75,6 +80,8 @@ pub struct Installed {
     pub configs: Vec<RuntimeConfig>,
     /// What is said of the others.
     pub missing: Vec<String>,
+    /// What some of them need before their first use, by name.
+    pub prepare: HashMap<String, Preparation>,
 }
 
 /// Writes the runtimes below `base`, in a folder named after their content, and removes folders of other contents.
@@ -104,29 +111,36 @@ pub fn install(base: &Path) -> Result<Installed> {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    let mut installed = Installed { dir: dir.clone(), configs: Vec::new(), missing: Vec::new() };
+    let (configs, missing, prepare) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut installed = Installed { dir: dir.clone(), configs, missing, prepare };
     for descriptor in descriptors()? {
         match configure(descriptor, &dir) {
-            Ok(config) => installed.configs.push(config),
+            Ok((config, preparation)) => {
+                installed.prepare.extend(preparation.map(|p| (config.id.clone(), p)));
+                installed.configs.push(config);
+            }
             Err(why) => installed.missing.push(why),
         }
     }
     Ok(installed)
 }
 
-fn configure(descriptor: Descriptor, dir: &Path) -> Result<RuntimeConfig, String> {
-    let Descriptor { id, start, interpreters, zygote, command, .. } = descriptor;
+fn configure(descriptor: Descriptor, dir: &Path) -> Result<(RuntimeConfig, Option<Preparation>), String> {
+    let Descriptor { id, start, interpreters, zygote, command, prepare, .. } = descriptor;
     let interpreter = find_interpreter(&interpreters);
     if interpreter.is_none() && start != Start::Bootstrap {
         return Err(format!("runtime `{id}` is not available: none of {} is installed", interpreters.join(", ")));
     }
     let interpreter = interpreter.unwrap_or_default();
     let host = dir.join(&id).display().to_string();
-    let fill = |words: Vec<String>, dir: &str| {
+    let fill = |words: Vec<String>, dir: &str| -> Vec<String> {
         words.into_iter().map(|w| w.replace("{interpreter}", &interpreter).replace("{dir}", dir)).collect()
     };
     let inside = format!("/var/runtime/{id}");
-    Ok(RuntimeConfig { start, zygote: fill(zygote, &host), command: fill(command, &inside), id })
+    let commands: Vec<_> = prepare.into_iter().map(|command| fill(command, &host)).collect();
+    let preparation = (!commands.is_empty()).then(|| Preparation { commands, dir: dir.join(&id) });
+    let command = command.into_iter().map(|w| w.replace("{prepared}", &format!("{inside}/{PREPARED}"))).collect();
+    Ok((RuntimeConfig { start, zygote: fill(zygote, &host), command: fill(command, &inside), id }, preparation))
 }
 
 #[cfg(test)]

@@ -29,6 +29,18 @@ pub fn can_sandbox() -> bool {
     root
 }
 
+/// Allows this process as many open files as it may have.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: valid rlimits.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// Waits until `holds`, or panics with `what` after ten seconds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -285,12 +297,12 @@ impl Client {
 }
 
 /// A zip of these files, all mode 755, in base64.
-pub fn zip_base64(files: &[(&str, &str)]) -> String {
+pub fn zip_base64(files: &[(&str, impl AsRef<[u8]>)]) -> String {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
     for (name, text) in files {
         zip.start_file(*name, options).expect("zips in memory take files");
-        zip.write_all(text.as_bytes()).expect("zips in memory take bytes");
+        zip.write_all(text.as_ref()).expect("zips in memory take bytes");
     }
     let bytes = zip.finish().expect("zips in memory end").into_inner();
     base64::prelude::BASE64_STANDARD.encode(bytes)

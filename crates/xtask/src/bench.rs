@@ -1,8 +1,11 @@
 //! The benchmarks. Each prints its baseline, measured in the same run, and the ratio that its target speaks of.
 
+mod service;
+
 use crate::measure::{Load, Samples, exchange, prepare, timed, tree, wrk};
 use anyhow::{Context, Result, bail};
 use comfy_table::{Table, presets};
+use mayfly_model::runtime::find_runtime;
 use mayfly_testkit::{Platform, Setup};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -43,14 +46,17 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
     };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 10] = [
         ("warm", Bench::warm),
         ("cold-python", Bench::cold_python),
         ("cold-node", Bench::cold_node),
+        ("cold-php", Bench::cold_php),
         ("cold-custom", Bench::cold_custom),
         ("burst", Bench::burst),
         ("density", Bench::density),
         ("start", Bench::start),
+        ("service", Bench::service),
+        ("sockets", Bench::sockets),
     ];
     for (name, part) in parts {
         if only.as_ref().is_none_or(|o| name.contains(o.as_str())) {
@@ -62,6 +68,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
 }
 
 const PYTHON_HELLO: &str = "def main_handler(event, context):\n    return 'hello'\n";
+const PHP_HELLO: &str = "<?php\nfunction main_handler($event, $context) {\n    return 'hello';\n}\n";
 const NODE_ECHO: &str = "exports.main_handler = async (event) => event;\n";
 /// 300 ms of work at import, as large libraries do it.
 const PYTHON_HEAVY: &str = "import time\n_end = time.monotonic() + 0.3\nwhile time.monotonic() < _end:\n    pass\ndef main_handler(event, context):\n    time.sleep(event)\n    return 'hello'\n";
@@ -174,6 +181,7 @@ impl Bench {
         rounds: usize,
         mut beside: impl FnMut() -> Result<Duration>,
     ) -> Result<(Samples, Samples)> {
+        let family = find_runtime(runtime).and_then(|r| r.family.ok()).context("the runtime is known")?;
         let platform = self.rested(&[]);
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         let mut connection = TcpStream::connect(&platform.address)?;
@@ -184,7 +192,18 @@ impl Bench {
             let text = format!("{}\n", file.1)
                 + &if runtime.starts_with("Node") { format!("// {round}\n") } else { format!("# {round}\n") };
             platform.create(&name, runtime, handler, &[(file.0, text.as_str())], json!({}));
+            if round == 0 && family.is_kept_on_demand() {
+                // The platform's very first function of the language: the machine's interpreter is looked at, and the stock begins.
+                platform.invoke(&name, &json!(1));
+                platform.must("DeleteFunction", json!({ "FunctionName": name }));
+                platform.create(&name, runtime, handler, &[(file.0, text.as_str())], json!({}));
+            }
             wait_for_stock(&platform);
+            if family.is_kept_on_demand() {
+                mayfly_testkit::eventually("a process is kept", || {
+                    instances(&platform, family.as_str(), "precreated") > 0
+                });
+            }
             let body = json!({ "FunctionName": name, "ClientContext": "1" }).to_string();
             let wire = prepare(&platform.address, "Invoke", body)?.wire();
             let begun = Instant::now();
@@ -285,19 +304,37 @@ impl Bench {
         Ok(())
     }
 
+    fn cold_php(&mut self) -> Result<()> {
+        let php = "/usr/bin/php";
+        if !std::path::Path::new(php).exists() {
+            eprintln!("skipped: {php} is not there");
+            return Ok(());
+        }
+        let (ours, theirs) =
+            self.cold("Php8.0", ("index.php", PHP_HELLO), "index.main_handler", self.rounds(50), || {
+                timed(php, &["-n", "-r", "1;"])
+            })?;
+        self.unjudged_cold_line("cold start, PHP hello", "php -n -r '1;'", &ours, &theirs);
+        Ok(())
+    }
+
+    /// A cold start that no target speaks of.
+    fn unjudged_cold_line(&mut self, name: &'static str, what: &str, ours: &Samples, theirs: &Samples) {
+        self.lines.push(Line {
+            name,
+            measured: quantiles(ours),
+            baseline: format!("{what}: {}", quantiles(theirs)),
+            ratio: Some(ours.quantile_ms(0.5) / theirs.quantile_ms(0.5)),
+            target: "(none set)",
+            met: None,
+            data: json!({ "p50_ms": ours.quantile_ms(0.5), "p99_ms": ours.quantile_ms(0.99), "baseline_p50_ms": theirs.quantile_ms(0.5) }),
+        });
+    }
+
     fn cold_custom(&mut self) -> Result<()> {
         let (ours, theirs) = self
             .cold("CustomRuntime", ("bootstrap", CUSTOM), "", self.rounds(50), || timed("/bin/bash", &["-c", ":"]))?;
-        let ratio = ours.quantile_ms(0.5) / theirs.quantile_ms(0.5);
-        self.lines.push(Line {
-            name: "cold start, custom runtime (bash)",
-            measured: quantiles(&ours),
-            baseline: format!("bash -c : {}", quantiles(&theirs)),
-            ratio: Some(ratio),
-            target: "(none set)",
-            met: None,
-            data: json!({ "p50_ms": ours.quantile_ms(0.5), "p99_ms": ours.quantile_ms(0.99) }),
-        });
+        self.unjudged_cold_line("cold start, custom runtime (bash)", "bash -c :", &ours, &theirs);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `mayfly deploy`: a folder becomes a function.
 
-use super::{Context, namespace_flag, quoted};
+use super::progress::Bar;
+use super::{Context, namespace_flag, quoted, service, url};
 use crate::api::{
     Code, CreateFunction, Environment, Function, GetAlias, GetFunction, GetFunctionAddress, LayerRef,
     ListVersionByFunction, PublicNet, PublishVersion, UpdateFunctionCode, UpdateFunctionConfiguration, Variable,
@@ -8,13 +9,12 @@ use crate::api::{
 use crate::client::Answer;
 use crate::error::{CliError, Kind};
 use crate::guess;
-use crate::manifest::{self, Fork, Manifest};
+use crate::manifest::{self, Fork, FunctionType, Manifest, UrlSettings};
 use crate::output::{Output, bytes, files};
 use crate::package::{IGNORE_FILE, Package, pack};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mayfly_model::{FunctionName, RuntimeId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,15 +24,15 @@ use std::time::{Duration, Instant};
 /// How long a function may take to become active.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
 const ACTIVE_POLL: Duration = Duration::from_millis(200);
-/// Uploads below this size show no progress, in bytes.
-const PROGRESS_BYTES_MIN: usize = 256 * 1024;
 
 /// Create or update a function from a folder.
 ///
 /// Settings come from flags, then from DIR/mayfly.yml, whose fields are: name, namespace, runtime, handler, memory (MB),
-/// timeout and initTimeout (seconds), environment (a map), layers (a list of `name:version`), description, publicNet
+/// type (event or http), concurrency (requests at a time in an instance of type http), url (auth: none or signed; cors: origins, methods,
+/// headers, exposeHeaders, credentials, maxAge), timeout and initTimeout (seconds), environment (a map), layers (a list of `name:version`), description, publicNet
 /// (true or false), fork (auto or off), publish (true or false) and exclude (patterns as in .gitignore). What neither
-/// says keeps the value it has. Without a runtime or handler they are guessed from the files.
+/// says keeps the value it has. Without a runtime or handler they are guessed from the files; with a file `scf_bootstrap`
+/// the function is of type http.
 #[derive(Debug, Args)]
 pub struct DeployArgs {
     /// The folder with the code
@@ -49,6 +49,12 @@ pub struct DeployArgs {
     /// Handler: `file.function`
     #[arg(long)]
     pub handler: Option<String>,
+    /// Event function, or server that answers HTTP requests
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub kind: Option<FunctionType>,
+    /// Requests that an instance takes at a time, for type http (1 to 100) [default: 100]
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<u64>,
     /// Memory in MB: 64, or 128 to 3072 in steps of 128
     #[arg(long, value_name = "MB")]
     pub memory: Option<u64>,
@@ -82,6 +88,9 @@ struct Wanted {
     namespace: String,
     runtime: Option<String>,
     handler: Option<String>,
+    kind: Option<FunctionType>,
+    concurrency: Option<u64>,
+    url: Option<UrlSettings>,
     memory: Option<u64>,
     timeout: Option<u64>,
     init_timeout: Option<u64>,
@@ -125,6 +134,9 @@ impl Wanted {
             namespace: args.namespace.clone().or(file.namespace).unwrap_or_else(|| "default".into()),
             runtime: args.runtime.clone().or(file.runtime),
             handler: args.handler.clone().or(file.handler),
+            kind: args.kind.or(file.kind),
+            concurrency: args.concurrency.or(file.concurrency),
+            url: file.url,
             memory,
             timeout: args.timeout.or(file.timeout),
             init_timeout: args.init_timeout.or(file.init_timeout),
@@ -151,8 +163,12 @@ impl Wanted {
         Some(Environment { variables: all.into_iter().map(|(key, value)| Variable { key, value }).collect() })
     }
 
-    fn create(&self, guess: &guess::Guess, zip_file: String) -> CreateFunction {
+    fn create(&self, kind: FunctionType, guess: &guess::Guess, zip_file: String) -> CreateFunction {
+        let http = kind == FunctionType::Http;
+        let concurrency = self.concurrency.unwrap_or(service::CONCURRENCY_DEFAULT);
         CreateFunction {
+            kind: http.then(|| "HTTP".into()),
+            instance_concurrency_config: http.then(|| service::concurrency(concurrency)),
             function_name: self.name.clone(),
             namespace: self.namespace.clone(),
             runtime: guess.runtime.clone(),
@@ -194,6 +210,10 @@ impl Wanted {
             layers: differing(self.layers.clone(), &now.layers),
             public_net_config: self.public_net.filter(|on| *on != is_public(now)).map(public_net),
             fork_mode: self.fork.map(|f| f.as_str().to_owned()).filter(|f| f != fork_of(now)),
+            instance_concurrency_config: self
+                .concurrency
+                .filter(|n| *n != now.instance_concurrency_config.max_concurrency.max(1))
+                .map(service::concurrency),
         };
         named("Description", update.description.is_some());
         named("MemorySize", update.memory_size.is_some());
@@ -203,6 +223,7 @@ impl Wanted {
         named("Layers", update.layers.is_some());
         named("PublicNetConfig", update.public_net_config.is_some());
         named("ForkMode", update.fork_mode.is_some());
+        named("InstanceConcurrencyConfig", update.instance_concurrency_config.is_some());
         (update, names)
     }
 }
@@ -230,6 +251,7 @@ pub fn same_settings(a: &Function, b: &Function) -> bool {
         && (&a.handler, &a.runtime, &a.layers) == (&b.handler, &b.runtime, &b.layers)
         && by_key(&a.environment.variables) == by_key(&b.environment.variables)
         && (is_public(a), fork_of(a)) == (is_public(b), fork_of(b))
+        && a.instance_concurrency_config.max_concurrency == b.instance_concurrency_config.max_concurrency
 }
 
 fn folder_name(dir: &Path) -> Result<String, CliError> {
@@ -256,17 +278,42 @@ pub fn run(
     let get = GetFunction { function_name: wanted.name.clone(), namespace: wanted.namespace.clone(), qualifier: None };
     // A namespace that is not there is told apart: creating the function says so.
     let present = context.client.find(&get, "ResourceNotFound")?.map(|a| a.body);
-    let guess = complete(&args.dir, &wanted, present.as_ref())?;
+    let (kind, why) = service::type_of(&args.dir, wanted.kind, wanted.handler.as_deref(), present.as_ref())?;
+    if let Some(why) = why {
+        out.note(why);
+    }
+    service::check_concurrency(wanted.concurrency, kind)?;
+    let guess = match kind {
+        FunctionType::Http => {
+            let guess = service::complete(wanted.runtime.as_deref(), wanted.handler.as_deref(), present.as_ref());
+            guess::family_of(&guess.runtime)?;
+            guess
+        }
+        FunctionType::Event => complete(&args.dir, &wanted, present.as_ref())
+            .map_err(|error| service::explain(&args.dir, present.as_ref(), error))?,
+    };
     if !guess.why.is_empty() {
         let handler = if guess.handler.is_empty() { String::new() } else { format!(", handler {}", guess.handler) };
         out.note(format_args!("runtime {}{handler} ({})", guess.runtime, guess.why));
     }
-    check_files(&package, &guess, &args.dir, out)?;
-    let deployed = match present {
-        None => create(&context, &wanted, &guess, &package)?,
-        Some(present) => update(&context, &wanted, &guess, &package, &present)?,
+    match kind {
+        FunctionType::Http => service::check_files(&package, &args.dir, out)?,
+        FunctionType::Event => check_files(&package, &guess, &args.dir, out)?,
+    }
+    let mut deployed = match &present {
+        None => create(&context, &wanted, kind, &guess, &package)?,
+        Some(present) => update(&context, &wanted, &guess, &package, present)?,
     };
-    let function = wait_active(&context, &get)?;
+    let mut function = wait_active(&context, &get)?;
+    if let Some(settings) = &wanted.url
+        && url::apply(&context, settings, &function.body)?
+    {
+        deployed.changes.push("Url");
+        if present.is_some() {
+            deployed.action = "updated";
+        }
+        function = wait_active(&context, &get)?;
+    }
     let published = match wanted.publish {
         true => publish(&context, &wanted, &package, &function.body)?,
         false => None,
@@ -296,6 +343,7 @@ fn entry_files(family: RuntimeId, handler: &str) -> Vec<String> {
     match family {
         RuntimeId::Custom => vec!["bootstrap".to_owned()],
         RuntimeId::Python => vec![format!("{file}.py")],
+        RuntimeId::Php => vec![format!("{file}.php")],
         RuntimeId::Node => guess::NODE_ENDINGS.iter().map(|ending| format!("{file}{ending}")).collect(),
     }
 }
@@ -306,8 +354,14 @@ struct Deployed {
     changes: Vec<&'static str>,
 }
 
-fn create(context: &Context, wanted: &Wanted, guess: &guess::Guess, package: &Package) -> Result<Deployed, CliError> {
-    let request = wanted.create(guess, BASE64_STANDARD.encode(&package.zip));
+fn create(
+    context: &Context,
+    wanted: &Wanted,
+    kind: FunctionType,
+    guess: &guess::Guess,
+    package: &Package,
+) -> Result<Deployed, CliError> {
+    let request = wanted.create(kind, guess, BASE64_STANDARD.encode(&package.zip));
     let bar = Bar::new(request.code.zip_file.len(), context.out);
     context.client.call_with_progress(&request, &mut |sent| bar.at(sent))?;
     Ok(Deployed { action: "created", changes: vec!["Code"] })
@@ -468,11 +522,12 @@ fn show(
         let text = |t: &str| serde_json::Value::from(t).to_string();
         let changes: Vec<_> = deployed.changes.iter().map(|c| text(c)).collect();
         out.json(&format!(
-            r#"{{"Action":{},"Changes":[{}],"CodeSha256":{},"PublishedVersion":{},"Function":{}}}"#,
+            r#"{{"Action":{},"Changes":[{}],"CodeSha256":{},"PublishedVersion":{},"Url":{},"Function":{}}}"#,
             text(deployed.action),
             changes.join(","),
             text(&package.sha256),
             published.map_or("null".into(), |(version, _)| text(version)),
+            text(&url::address(context, &body.namespace, &body.function_name, url::DEFAULT)),
             function.raw
         ));
         return;
@@ -497,11 +552,19 @@ fn show(
         ["package".into(), package_text],
         ["status".into(), body.status.clone()],
     ];
+    rows.extend(url::summary(context, body, url::DEFAULT).map(|url| ["url".to_owned(), url]));
     if let Some((version, new)) = published {
         let text = if *new { version.clone() } else { format!("{version} (the same already)") };
         rows.push(["version".into(), text]);
     }
     out.table(&[], rows.into_iter().map(Vec::from).collect());
+    if url::is_service(body) {
+        out.note(format_args!(
+            "\ntry: curl {}",
+            url::address(context, &body.namespace, &body.function_name, url::DEFAULT)
+        ));
+        return;
+    }
     out.note(format_args!(
         "\ntry: mayfly invoke {}{} -d '{{\"key\": \"value\"}}'",
         quoted(&body.function_name),
@@ -522,36 +585,6 @@ fn warn_default(context: &Context, wanted: &Wanted) -> Result<(), CliError> {
         ));
     }
     Ok(())
-}
-
-/// The progress of an upload, on terminals only.
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn new(size: usize, out: Output) -> Self {
-        if size < PROGRESS_BYTES_MIN || out.quiet || out.is_json() || !out.stderr_is_terminal {
-            return Self(None);
-        }
-        let bar = ProgressBar::with_draw_target(Some(size as u64), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}") {
-            bar.set_style(style);
-        }
-        Self(Some(bar))
-    }
-
-    fn at(&self, sent: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(sent);
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 #[cfg(test)]

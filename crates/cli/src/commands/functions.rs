@@ -1,6 +1,6 @@
 //! `mayfly ls`, `get`, `env` and `rm`.
 
-use super::{Context, confirm, namespace_flag, pages, raw_items};
+use super::{Context, confirm, namespace_flag, pages, raw_items, url};
 use crate::api::{
     DeleteFunction, Environment, Function, GetFunction, ListFunctions, ListNamespaces, UpdateFunctionConfiguration,
     Variable,
@@ -94,21 +94,33 @@ pub fn get(args: &GetArgs, context: &Context) -> Result<(), CliError> {
     let answer = context.client.call(&GetFunction {
         function_name: args.name.clone(),
         namespace: args.place.namespace.clone(),
-        qualifier: Some(args.qualifier.clone()),
+        // Without a qualifier, which means `$LATEST`, the triggers of all of them come back.
+        qualifier: Some(args.qualifier.clone()).filter(|q| q != "$LATEST"),
     })?;
-    match context.out.is_json() {
-        true => context.out.json(&answer.raw),
-        false => context.out.table(&[], details(&answer.body)),
+    if context.out.is_json() {
+        context.out.json(&answer.raw);
+        return Ok(());
     }
+    let url = match args.qualifier.as_str() {
+        "$LATEST" => url::summary(context, &answer.body, url::DEFAULT),
+        qualifier => {
+            let (function_name, namespace) = (args.name.clone(), args.place.namespace.clone());
+            let get = GetFunction { function_name, namespace, qualifier: None };
+            url::summary(context, &context.client.call(&get)?.body, qualifier)
+        }
+    };
+    context.out.table(&[], details(&answer.body, url));
     Ok(())
 }
 
-fn details(f: &Function) -> Vec<Vec<String>> {
+fn details(f: &Function, url: Option<String>) -> Vec<Vec<String>> {
     let mut rows = vec![
         ("function", f.function_name.clone()),
         ("namespace", f.namespace.clone()),
         ("version", f.function_version.clone()),
         ("status", f.status.clone()),
+        ("type", kind(f)),
+        ("url", url.unwrap_or_default()),
         ("runtime", f.runtime.clone()),
         ("handler", f.handler.clone()),
         ("memory", format!("{} MB", f.memory_size)),
@@ -127,6 +139,14 @@ fn details(f: &Function) -> Vec<Vec<String>> {
     rows.push(("created", f.add_time.clone()));
     rows.push(("modified", f.mod_time.clone()));
     rows.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| vec![k.to_owned(), v]).collect()
+}
+
+fn kind(f: &Function) -> String {
+    match (url::is_service(f), f.instance_concurrency_config.max_concurrency) {
+        (false, _) => f.kind.to_lowercase(),
+        (true, 0 | 1) => "http, 1 request at a time in an instance".into(),
+        (true, n) => format!("http, {n} requests at a time in an instance"),
+    }
 }
 
 /// Show or change a function's environment variables.
@@ -256,7 +276,7 @@ mod tests {
             environment: Environment { variables: vec![variable("TOKEN", "hidden")] },
             ..Default::default()
         };
-        insta::assert_snapshot!(table(&[], details(&function), None), @r"
+        insta::assert_snapshot!(table(&[], details(&function, None), None), @r"
         function      words
         namespace     default
         version       $LATEST

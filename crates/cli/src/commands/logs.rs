@@ -236,6 +236,22 @@ impl Reader<'_> {
     }
 }
 
+/// The records of one request, first attempt first.
+pub(super) fn of_request(id: &str, place: &InNamespace, context: &Context) -> Result<Vec<LogRecord>, CliError> {
+    let args = LogsArgs {
+        name: None,
+        follow: false,
+        since: None,
+        request_id: Some(id.to_owned()),
+        errors: false,
+        limit: PAGE,
+        grep: None,
+        place: place.clone(),
+    };
+    let reader = Reader { args: &args, context, grep: None };
+    Ok(reader.newest(Local::now(), REQUEST_SPAN_S)?.into_iter().map(|(record, _)| record).collect())
+}
+
 /// A record for people.
 fn render(record: &LogRecord, grep: Option<&Regex>) -> String {
     let outcome = match record.ret_code {

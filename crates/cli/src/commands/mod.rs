@@ -8,8 +8,13 @@ pub mod invoke;
 pub mod layers;
 pub mod logs;
 pub mod namespaces;
+pub mod progress;
+pub mod service;
+pub mod simulate;
 pub mod up;
+pub mod url;
 pub mod versions;
+pub mod why;
 
 use crate::cli::{Cli, Command, Common};
 use crate::client::{Answer, Client};
@@ -39,12 +44,15 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Up(args) => up::run(*args, common),
         Command::Doctor(args) => doctor::run(args, out),
+        Command::Simulate(args) => simulate::run(&args, out),
         Command::Spawner => Err(CliError::local("`spawner` must be the first argument")),
         Command::Deploy(args) => deploy::run(&args, out, || context(common, out)),
         Command::Invoke(args) => invoke::run(&args, out, || context(common, out)),
         Command::Logs(args) => logs::run(&args, &context(common, out)?),
+        Command::Why(args) => why::run(&args, &context(common, out)?),
         Command::Ls(args) => functions::ls(&args, &context(common, out)?),
         Command::Get(args) => functions::get(&args, &context(common, out)?),
+        Command::Url(args) => url::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),
         Command::Rm(args) => functions::rm(&args, &context(common, out)?),
         Command::Versions(args) => versions::ls(&args, &context(common, out)?),

@@ -4,7 +4,7 @@ use crate::cli::Common;
 use crate::error::CliError;
 use crate::settings::data_default_here;
 use clap::Args;
-use mayfly_base::{Cidr, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
+use mayfly_base::{Cidr, Forecast, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,18 +20,24 @@ pub struct UpArgs {
     /// Address that the API listens on [default: 127.0.0.1:8700]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Functions also have URLs by host, http://<function>.<namespace>.<domain>/ [default: fn.localhost]
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
     /// Level of the platform's own log lines: error, warn, info, debug, trace, off, or directives [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// Form of the platform's own log lines: plain or json [default: plain]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
-    /// Memory that all instances together may be promised, in MB [default: three quarters of the machine's]
+    /// Memory that all instances together may be promised, in MB [default: 128000]
     #[arg(long, value_name = "MB")]
     pub memory_ceiling_mb: Option<u64>,
     /// How long an instance without calls is kept, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS")]
     pub keep_alive_s: Option<u64>,
+    /// Whether instances are made and kept ahead of demand: off, conservative or eager [default: off]
+    #[arg(long, value_name = "MODE")]
+    pub forecast: Option<Forecast>,
     /// Region that the platform says it is [default: ap-guangzhou]
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
@@ -47,12 +53,15 @@ pub struct UpArgs {
     /// Private ranges that functions may reach all the same, with commas between
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
     pub network_allow: Option<Vec<Cidr>>,
-    /// Python instances kept ready for functions that have none yet [default: 2]
+    /// Python instances kept ready for functions that have none yet [default: 4]
     #[arg(long, value_name = "N")]
     pub precreate_python: Option<usize>,
     /// Node.js instances kept ready for functions that have none yet [default: 2]
     #[arg(long, value_name = "N")]
     pub precreate_node: Option<usize>,
+    /// PHP processes kept ready, once a PHP function has run [default: 1]
+    #[arg(long, value_name = "N")]
+    pub precreate_php: Option<usize>,
     /// Most functions in one namespace [default: 10000]
     #[arg(long, value_name = "N")]
     pub functions_per_namespace: Option<usize>,
@@ -62,7 +71,7 @@ pub struct UpArgs {
     /// Most calls of one function that wait for an instance [default: 1000]
     #[arg(long, value_name = "N")]
     pub waiting_room: Option<usize>,
-    /// How long a call waits for an instance, in seconds [default: 30]
+    /// How long a call waits for an instance, in seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub waiting_s: Option<u64>,
     /// How long calls may go on after the platform was told to stop, in seconds [default: 30]
@@ -75,10 +84,12 @@ impl UpArgs {
         PlatformOverlay {
             data,
             listen: self.listen,
+            domain: self.domain,
             log_level: self.log_level,
             log_format: self.log_format,
             memory_ceiling_mb: self.memory_ceiling_mb,
             keep_alive_s: self.keep_alive_s,
+            forecast: self.forecast,
             region: self.region,
             app_id: self.app_id,
             uin: self.uin,
@@ -86,6 +97,7 @@ impl UpArgs {
             network_allow: self.network_allow,
             precreate_python: self.precreate_python,
             precreate_node: self.precreate_node,
+            precreate_php: self.precreate_php,
             functions_per_namespace: self.functions_per_namespace,
             log_retention_hours: self.log_retention_hours,
             waiting_room: self.waiting_room,

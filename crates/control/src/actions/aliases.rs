@@ -185,6 +185,13 @@ impl Run for DeleteAlias {
         }
         catalogue
             .change_existing(&namespace, &function, |state| {
+                if let Some(url) = state.record.urls.iter().find(|url| url.qualifier == name.as_str()) {
+                    let message = format!(
+                        "The alias `{name}` cannot be deleted: the trigger `{}` leads to it. Delete that first.",
+                        clip(&url.trigger)
+                    );
+                    return Err(ApiError::new("FailedOperation.DeleteAlias", message));
+                }
                 let mut next = state.clone();
                 match next.aliases.remove(&name) {
                     Some(_) => Ok(Next::state(next, ())),

@@ -66,10 +66,10 @@ pub fn runtime(text: &Option<String>) -> Result<(&'static RuntimeName, RuntimeId
     }
 }
 
-/// `Handler` for a runtime. Errors: `MissingParameter`, `InvalidParameterValue.Handler`.
-pub fn handler(text: Option<String>, runtime: RuntimeId) -> Result<String, ApiError> {
+/// `Handler` for a runtime; `None` for HTTP services, which need none. Errors: `MissingParameter`, `InvalidParameterValue.Handler`.
+pub fn handler(text: Option<String>, runtime: Option<RuntimeId>) -> Result<String, ApiError> {
     let text = limited(text, "Handler", "InvalidParameterValue.Handler", HANDLER_CHARS_MAX)?.unwrap_or_default();
-    if !runtime.has_handler() {
+    if !runtime.is_some_and(RuntimeId::has_handler) {
         return Ok(text);
     }
     if text.is_empty() {
@@ -230,6 +230,7 @@ pub fn defaults(
         layers: Vec::new(),
         public_net: true,
         fork: ForkMode::Auto,
+        service: None,
         mod_time_ms: now_ms,
         revision: 1,
         shown_only: serde_json::Map::new(),
@@ -245,6 +246,7 @@ pub fn matters_to_instances(a: &VersionConfig, b: &VersionConfig) -> bool {
         || a.handler != b.handler
         || a.environment != b.environment
         || a.layers != b.layers
+        || a.service != b.service
 }
 
 #[cfg(test)]
@@ -270,15 +272,16 @@ mod tests {
     #[test]
     fn handlers_name_a_file_and_a_function() {
         for good in ["index.main_handler", "app.handler", "src/app.handler", "a.b.c", "dist/main.lambda-x", "x.$y"] {
-            assert_eq!(handler(Some(good.into()), RuntimeId::Python).unwrap(), good);
+            assert_eq!(handler(Some(good.into()), Some(RuntimeId::Python)).unwrap(), good);
         }
         for bad in ["index", ".main", "index.", "/index.main", "../index.main", "a//b.c", "a b.c", "a/../b.c", "é.x"] {
-            let error = handler(Some(bad.into()), RuntimeId::Node).unwrap_err();
+            let error = handler(Some(bad.into()), Some(RuntimeId::Node)).unwrap_err();
             assert_eq!(error.code, "InvalidParameterValue.Handler", "{bad}");
         }
-        assert_eq!(handler(None, RuntimeId::Node).unwrap_err().code, "MissingParameter");
-        assert_eq!(handler(None, RuntimeId::Custom).unwrap(), "");
-        assert!(handler(Some("x".repeat(300)), RuntimeId::Custom).is_err());
+        assert_eq!(handler(None, Some(RuntimeId::Node)).unwrap_err().code, "MissingParameter");
+        assert_eq!(handler(None, Some(RuntimeId::Custom)).unwrap(), "");
+        assert_eq!(handler(None, None).unwrap(), "");
+        assert!(handler(Some("x".repeat(300)), Some(RuntimeId::Custom)).is_err());
     }
 
     fn variables(pairs: &[(&str, &str)]) -> Environment {

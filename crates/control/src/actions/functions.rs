@@ -1,6 +1,7 @@
 //! Creating, changing, copying and deleting functions.
 
 use super::common::{description, existing, filled, function_name, named_function, namespace, switch};
+use super::service::{ServiceRequest, is_http, type_name};
 use super::versions::publish;
 use super::{Answer, Cx, Run, config, packages};
 use crate::api::requests::{
@@ -9,7 +10,8 @@ use crate::api::requests::{
 use crate::catalogue::{FunctionState, Next, clip, digests_of};
 use async_trait::async_trait;
 use mayfly_model::{
-    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, VersionConfig,
+    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, ServiceConfig,
+    VersionConfig,
 };
 use std::sync::Arc;
 
@@ -40,6 +42,8 @@ fn new_function(
         next_version: 1,
         reserved_mb: None,
         tags,
+        urls: Vec::new(),
+        provisioned: Vec::new(),
         add_time_ms: now_ms,
         mod_time_ms: now_ms,
     });
@@ -72,11 +76,11 @@ async fn change_latest(
     namespace: &NamespaceName,
     name: &FunctionName,
     and_publish: bool,
-    edit: impl FnOnce(&mut VersionConfig) + Send,
+    edit: impl FnOnce(&mut VersionConfig) -> Result<(), ApiError> + Send,
 ) -> Result<Answer, ApiError> {
     let decide = |state: &FunctionState| {
         let mut latest = state.record.latest.clone();
-        edit(&mut latest);
+        edit(&mut latest)?;
         config::check_size(&latest.code, &latest.layers)?;
         latest.shown_only.extend(cx.shown.clone());
         let next = with_latest(state, latest, cx.now_ms);
@@ -94,7 +98,11 @@ impl Run for CreateFunction {
         let namespace = namespace(&self.namespace)?;
         let name = function_name(&self.function_name)?;
         let runtime = config::runtime(&self.runtime)?;
-        let handler = config::handler(self.handler, runtime.1)?;
+        let http = filled(&self.kind).map(is_http).transpose()?.unwrap_or(false);
+        let service =
+            ServiceRequest::read(self.instance_concurrency_config, &self.protocol_type, self.protocol_params)?
+                .create(http)?;
+        let handler = config::handler(self.handler, (!http).then_some(runtime.1))?;
         let description = description(self.description)?.unwrap_or_default();
         let memory_mb = self.memory_size.map(config::memory_mb).transpose()?;
         let timeout_s = self.timeout.map(config::timeout_s).transpose()?;
@@ -128,6 +136,7 @@ impl Run for CreateFunction {
         latest.layers = layers;
         latest.public_net = public_net;
         latest.fork = fork;
+        latest.service = service;
         latest.shown_only = cx.shown.clone();
         let state = new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
         let max = cx.control.options.functions_per_namespace_max;
@@ -149,7 +158,8 @@ impl Run for UpdateFunctionCode {
         let name = function_name(&self.function_name)?;
         let and_publish = switch(&self.publish, "Publish")?;
         let entry = existing(catalogue, &namespace, &name)?;
-        let runtime = entry.state.record.latest.runtime;
+        let latest = &entry.state.record.latest;
+        let runtime = latest.service.is_none().then_some(latest.runtime);
         let handler = self.handler.filter(|h| !h.is_empty()).map(|h| config::handler(Some(h), runtime)).transpose()?;
         let mut code = self.code.unwrap_or_default();
         match (filled(&code.zip_file).is_some(), self.zip_file.filter(|z| !z.is_empty())) {
@@ -165,6 +175,7 @@ impl Run for UpdateFunctionCode {
         change_latest(cx, &namespace, &name, and_publish, |latest| {
             latest.code = code;
             set(&mut latest.handler, handler);
+            Ok(())
         })
         .await
     }
@@ -184,7 +195,19 @@ impl Run for UpdateFunctionConfiguration {
         let environment = self.environment.map(config::environment).transpose()?;
         let public_net = self.public_net_config.map(config::public_net).transpose()?;
         let fork = filled(&self.fork_mode).map(config::fork_mode).transpose()?;
+        let service = ServiceRequest::read(self.instance_concurrency_config, &None, self.protocol_params)?;
         let entry = existing(catalogue, &namespace, &name)?;
+        let old_service = entry.state.record.latest.service;
+        if let Some(http) = filled(&self.kind).map(is_http).transpose()?
+            && http != old_service.is_some()
+        {
+            let message = format!(
+                "The type of a function cannot be changed: `{name}` has Type {}. Create another function.",
+                type_name(old_service.as_ref())
+            );
+            return Err(ApiError::new("InvalidParameterValue.Type", message));
+        }
+        service.update(old_service)?;
         if let Some(runtime) = filled(&self.runtime)
             && !runtime.eq_ignore_ascii_case(&entry.state.record.latest.runtime_name)
         {
@@ -206,6 +229,8 @@ impl Run for UpdateFunctionConfiguration {
             set(&mut latest.public_net, public_net);
             set(&mut latest.fork, fork);
             set(&mut latest.layers, layers);
+            latest.service = service.update(latest.service)?;
+            Ok(())
         })
         .await
     }
@@ -256,7 +281,9 @@ impl Run for CopyFunction {
         let mut latest = source.latest.clone();
         if !self.copy_configuration.unwrap_or(true) {
             let runtime = config::runtime(&Some(latest.runtime_name))?;
+            let service = latest.service.map(|_| ServiceConfig::default());
             latest = config::defaults(runtime, latest.handler, latest.description, latest.code, cx.now_ms);
+            latest.service = service;
         }
         set(&mut latest.description, description);
         latest.revision = 1;
@@ -274,6 +301,10 @@ impl Run for CopyFunction {
                 Some(old) if old.record.latest.runtime != latest.runtime => Err(ApiError::new(
                     "FailedOperation.CopyFunction",
                     format!("Function `{name}` has another runtime, which cannot be changed."),
+                )),
+                Some(old) if old.record.latest.service.is_some() != latest.service.is_some() => Err(ApiError::new(
+                    "FailedOperation.CopyFunction",
+                    format!("Function `{name}` has another type, which cannot be changed."),
                 )),
                 Some(old) => Ok(Next::state(with_latest(old, latest, cx.now_ms), ())),
                 None => {

@@ -232,6 +232,9 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
     let random = crate::ids::random_unit();
     let catalogue = &cx.control.catalogue;
     let target = catalogue.resolve(&input.namespace, &input.function, &input.qualifier, &input.routing_key, random)?;
+    if target.spec.config.service.is_some() {
+        return Err(not_invocable(cx.host, &input));
+    }
     let request_id = cx.request_id;
     if input.asynchronous {
         let event = Event {
@@ -254,6 +257,14 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
     };
     let outcome = cx.control.invoker.invoke(&target, request).await;
     Ok(finished(&outcome))
+}
+
+/// HTTP functions take requests at their URL only.
+fn not_invocable(host: &str, input: &Input<'_>) -> ApiError {
+    let url = super::triggers::url("http", host, &input.namespace, &input.function, &input.qualifier);
+    let message =
+        format!("`{}` is an HTTP function, which cannot be invoked; send requests to {url} .", input.function);
+    ApiError::new("InvalidParameterValue.FunctionType", message)
 }
 
 /// `Result` of the answer, before it is written.

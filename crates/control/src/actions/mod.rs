@@ -9,8 +9,12 @@ pub(crate) mod layers;
 pub(crate) mod logs;
 pub(crate) mod namespaces;
 pub(crate) mod packages;
+pub(crate) mod provisioned;
 pub(crate) mod quotas;
 pub(crate) mod read;
+pub(crate) mod service;
+pub(crate) mod trigger_desc;
+pub(crate) mod triggers;
 pub(crate) mod versions;
 
 use crate::api::requests::{self, ActionSpec};
@@ -144,7 +148,15 @@ actions! {
         PutReservedConcurrencyConfig,
         GetReservedConcurrencyConfig,
         DeleteReservedConcurrencyConfig,
+        PutProvisionedConcurrencyConfig,
+        GetProvisionedConcurrencyConfig,
+        DeleteProvisionedConcurrencyConfig,
         GetAccount,
+        CreateTrigger,
+        DeleteTrigger,
+        UpdateTrigger,
+        UpdateTriggerStatus,
+        ListTriggers,
     ]
 }
 

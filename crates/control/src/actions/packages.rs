@@ -8,7 +8,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use mayfly_model::{ApiError, CodeRef, Digest, RuntimeId, limits};
+use mayfly_model::{ApiError, CodeRef, Digest, RuntimeId, VersionConfig, limits};
 use mayfly_store::blobs::digest_of;
 use mayfly_store::{PackageError, PackageLimits, package};
 use sha2::Sha256;
@@ -92,24 +92,25 @@ fn package_error(error: &PackageError, code: &'static str) -> ApiError {
     }
 }
 
-/// The text of the file that `handler` names. `None` when there is none, or when it is not text of at most 1 MB.
-pub async fn entry_file(
-    control: &Inner,
-    code: &CodeRef,
-    runtime: RuntimeId,
-    handler: &str,
-) -> Result<Option<String>, ApiError> {
-    let extensions: &'static [&'static str] = match runtime {
-        RuntimeId::Python => &["py"],
-        RuntimeId::Node => &["js", "mjs", "cjs"],
+/// The text of the file that a version's handler names, or of an HTTP service's `scf_bootstrap`. `None` when there is none, or when it is not text of at most 1 MB.
+pub async fn entry_file(control: &Inner, config: &VersionConfig) -> Result<Option<String>, ApiError> {
+    let extensions: &'static [&'static str] = match config.runtime {
+        _ if config.service.is_some() => &[""],
+        RuntimeId::Python => &[".py"],
+        RuntimeId::Node => &[".js", ".mjs", ".cjs"],
+        RuntimeId::Php => &[".php"],
         RuntimeId::Custom => return Ok(None),
     };
-    let Some((file, _)) = handler.rsplit_once('.') else { return Ok(None) };
+    let file = match (config.service, config.handler.rsplit_once('.')) {
+        (Some(_), _) => "scf_bootstrap",
+        (None, Some((file, _))) => file,
+        (None, None) => return Ok(None),
+    };
     let file = file.to_owned();
-    let zip = control.blobs.get(&code.digest).await.map_err(store_error)?;
+    let zip = control.blobs.get(&config.code.digest).await.map_err(store_error)?;
     let read = tokio::task::spawn_blocking(move || {
         let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip)).ok()?;
-        let name = extensions.iter().map(|e| format!("{file}.{e}")).find(|n| archive.index_for_name(n).is_some())?;
+        let name = extensions.iter().map(|e| format!("{file}{e}")).find(|n| archive.index_for_name(n).is_some())?;
         let mut text = Vec::new();
         archive.by_name(&name).ok()?.take(CODE_INFO_BYTES_MAX + 1).read_to_end(&mut text).ok()?;
         if text.len() as u64 > CODE_INFO_BYTES_MAX {

@@ -56,6 +56,7 @@ impl Run for GetAccount {
                 let mut functions = cx.control.catalogue.functions(name);
                 functions.sort_by(|a, b| a.state.record.name.cmp(&b.state.record.name));
                 let reserved: u64 = functions.iter().filter_map(|f| f.state.record.reserved_mb).sum();
+                let provisioned: u64 = functions.iter().map(|f| f.state.provisioned_mb()).sum();
                 let names: Vec<_> = functions.iter().map(|f| f.state.record.name.as_str()).collect();
                 json!({
                     "Namespace": name,
@@ -63,7 +64,7 @@ impl Run for GetAccount {
                     "FunctionsCount": names.len(),
                     "TotalConcurrencyMem": options.account_mb,
                     "TotalAllocatedConcurrencyMem": reserved,
-                    "TotalAllocatedProvisionedMem": 0,
+                    "TotalAllocatedProvisionedMem": provisioned,
                 })
             })
             .collect();
@@ -80,7 +81,7 @@ impl Run for GetAccount {
                     "MaxMsgTTL": retry::EVENT_AGE_MAX_MS / 1000,
                     "MinMsgTTL": retry::EVENT_AGE_MAX_MS / 1000,
                     "TestModelLimit": 0,
-                    "Trigger": {"Total": 0},
+                    "Trigger": {"Total": super::triggers::URLS_MAX},
                 })
             })
             .collect();

@@ -1,7 +1,7 @@
 //! Reading functions: GetFunction, ListFunctions, GetFunctionAddress.
 
 use super::common::{Page, ascending, contains, filled, find, namespace, order_by, show_tags, switch};
-use super::{Answer, Cx, Run, packages};
+use super::{Answer, Cx, Run, packages, service, triggers};
 use crate::api::requests::{Filter, GetFunction, GetFunctionAddress, ListFunctions};
 use crate::api::time;
 use crate::catalogue::{FunctionEntry, clip, no_namespace, no_version};
@@ -44,10 +44,20 @@ impl Run for GetFunction {
             shown(&entry, qualifier).ok_or_else(|| no_version("ResourceNotFound.Version", name.as_str(), qualifier))?;
         let config = shown.config;
         let code_info = match show_code {
-            true => packages::entry_file(cx.control, &config.code, config.runtime, &config.handler).await?,
+            true => packages::entry_file(cx.control, config).await?,
             false => None,
         };
         let record = &entry.state.record;
+        let shown_triggers: Value = match filled(&self.show_triggers).is_some()
+            && !super::common::switch(&self.show_triggers, "ShowTriggers")?
+        {
+            true => json!([]),
+            false => {
+                let wanted = filled(&self.qualifier);
+                let urls = record.urls.iter().filter(|url| wanted.is_none_or(|q| url.qualifier == q));
+                urls.map(|url| triggers::show(cx, record, url)).collect()
+            }
+        };
         let kept = |field: &str, default: &str| config.shown_only.get(field).cloned().unwrap_or_else(|| json!(default));
         let switch = |on: bool| if on { "ENABLE" } else { "DISABLE" };
         let variables: Value = config.environment.iter().map(|(k, v)| json!({"Key": k, "Value": v})).collect();
@@ -80,10 +90,14 @@ impl Run for GetFunction {
             "ClsTopicId": kept("ClsTopicId", ""),
             "DnsCache": kept("DnsCache", "FALSE"),
             "ForkMode": config.fork,
+            "Type": service::type_name(config.service.as_ref()),
+            "ProtocolType": "",
+            "Triggers": shown_triggers,
         });
         match (fields, constant_fields()) {
             (Value::Object(mut fields), Value::Object(constant)) => {
                 fields.extend(constant);
+                fields.extend(config.service.iter().flat_map(service::show));
                 Ok(fields)
             }
             _ => Err(ApiError::internal("The function could not be shown.")),
@@ -101,8 +115,6 @@ fn constant_fields() -> Value {
         "CodeResult": "success",
         "CodeError": "",
         "ErrNo": 0,
-        "Type": "Event",
-        "Triggers": [],
         "IntranetConfig": {"IpFixed": "DISABLE", "IpAddress": []},
         "EipConfig": {"EipFixed": "FALSE", "Eips": []},
         "VpcConfig": {"VpcId": "", "SubnetId": ""},
@@ -114,7 +126,6 @@ fn constant_fields() -> Value {
         "OnsEnable": "FALSE",
         "AsyncRunEnable": "FALSE",
         "TraceEnable": "FALSE",
-        "ProtocolType": "",
     })
 }
 
@@ -145,7 +156,7 @@ fn passes(record: &FunctionRecord, filter: &Filter) -> Result<bool, ApiError> {
     let any = |value: &str| filter.values.iter().any(|v| v.eq_ignore_ascii_case(value));
     Ok(match filter.name.as_str() {
         "Status" => any("Active"),
-        "Type" => any("Event"),
+        "Type" => any(service::type_name(record.latest.service.as_ref())),
         "Runtime" => any(&record.latest.runtime_name),
         "FunctionName" => filter.values.iter().any(|v| contains(record.name.as_str(), Some(v))),
         "Description" => filter.values.iter().any(|v| contains(&record.latest.description, Some(v))),
@@ -171,6 +182,7 @@ impl Run for ListFunctions {
         let up = ascending(&self.order, false)?;
         let by = order_by(&self.order_by, &["AddTime", "ModTime", "FunctionName"], "ModTime")?;
         let filters = self.filters.unwrap_or_default();
+        let http = filled(&self.kind).map(service::is_http).transpose()?;
         if !catalogue.namespaces().contains_key(&namespace) {
             return Err(no_namespace(namespace.as_str()));
         }
@@ -178,16 +190,18 @@ impl Run for ListFunctions {
         for entry in catalogue.functions(&namespace) {
             let record = &entry.state.record;
             let mut wanted = contains(record.name.as_str(), filled(&self.search_key))
-                && contains(&record.latest.description, filled(&self.description));
+                && contains(&record.latest.description, filled(&self.description))
+                && http.is_none_or(|http| http == record.latest.service.is_some());
             for filter in &filters {
                 wanted = passes(record, filter)? && wanted;
             }
             if wanted {
-                found.push(record.clone());
+                found.push(entry.clone());
             }
         }
         // The name breaks ties, so that pages neither repeat nor skip a function.
         found.sort_by(|a, b| {
+            let (a, b) = (&a.state.record, &b.state.record);
             let order = match by {
                 "AddTime" => a.add_time_ms.cmp(&b.add_time_ms),
                 "ModTime" => a.mod_time_ms.cmp(&b.mod_time_ms),
@@ -202,7 +216,8 @@ impl Run for ListFunctions {
     }
 }
 
-fn summary(record: &Arc<FunctionRecord>) -> Value {
+fn summary(entry: &Arc<FunctionEntry>) -> Value {
+    let record = &entry.state.record;
     json!({
         "FunctionName": record.name,
         "FunctionId": record.id,
@@ -215,8 +230,8 @@ fn summary(record: &Arc<FunctionRecord>) -> Value {
         "StatusDesc": "",
         "StatusReasons": [],
         "Tags": show_tags(&record.tags),
-        "Type": "Event",
-        "TotalProvisionedConcurrencyMem": 0,
+        "Type": service::type_name(record.latest.service.as_ref()),
+        "TotalProvisionedConcurrencyMem": entry.state.provisioned_mb(),
         "ReservedConcurrencyMem": record.reserved_mb.unwrap_or(0),
         "AsyncRunEnable": "FALSE",
         "TraceEnable": "FALSE",

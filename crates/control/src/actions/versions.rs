@@ -56,6 +56,19 @@ pub async fn delete(
                 format!("Version {number} cannot be deleted: the alias `{}` leads to it.", alias.name),
             ));
         }
+        if let Some(url) = state.record.urls.iter().find(|url| url.qualifier == text) {
+            return Err(ApiError::new(
+                "FailedOperation.DeleteFunction",
+                format!(
+                    "Version {number} cannot be deleted: the trigger `{}` leads to it. Delete that first.",
+                    clip(&url.trigger)
+                ),
+            ));
+        }
+        // What was ordered to be kept ready goes with the version.
+        if next.record.provisioned.iter().any(|p| p.version == number) {
+            Arc::make_mut(&mut next.record).provisioned.retain(|p| p.version != number);
+        }
         Ok(Next { state: Some(next), force, result: () })
     };
     cx.control.catalogue.change_existing(namespace, name, decide).await?;

@@ -7,12 +7,15 @@
 mod rows;
 mod state;
 mod uploads;
+mod urls;
 
 pub use rows::{LayerRecord, LoadError};
 pub use state::{FunctionEntry, FunctionQuota, FunctionState, RouteTarget, digests_of, versions_of};
 pub use uploads::UploadGuard;
+pub use urls::UrlRoute;
 
 use crate::ports::{Invoker, RouteChange};
+use crate::provisioned::ProvisionedOrder;
 use arc_swap::ArcSwap;
 use mayfly_model::{ApiError, Digest, FunctionName, LayerName, LayerVersionRecord, NamespaceName, NamespaceRecord};
 use mayfly_store::{Change, MetaStore, StoreError};
@@ -88,7 +91,7 @@ struct Inner {
     /// Read by who creates functions, written by who deletes or creates namespaces: a namespace stays while functions are put into it.
     namespaces_lock: Arc<RwLock<()>>,
     layers_lock: Arc<Mutex<()>>,
-    /// Held while a reservation changes: their sum has a limit.
+    /// Held while a reservation or an order of ready instances changes: their sums have limits.
     reservations_lock: Mutex<()>,
     reserved_mb: AtomicU64,
     ids: parking_lot::Mutex<HashSet<String>>,
@@ -206,6 +209,41 @@ impl Catalogue {
             found.extend(table.iter().filter(|(key, _)| key.namespace == *namespace).map(|(_, entry)| entry.clone()));
         }
         found
+    }
+
+    /// Every order to keep instances ready.
+    pub fn provisioned(&self) -> Vec<(Arc<RouteTarget>, Arc<ProvisionedOrder>)> {
+        let mut found = Vec::new();
+        for shard in &self.0.shards {
+            for entry in shard.functions.load().values() {
+                found.extend(entry.state.record.provisioned.iter().filter_map(|config| {
+                    let target = entry.published(config.version)?.clone();
+                    Some((target, Arc::new(ProvisionedOrder::new(config.clone()))))
+                }));
+            }
+        }
+        found
+    }
+
+    /// Changes the orders of a function under the lock that keeps the memory of all orders within a limit. `decide` also gets the memory that
+    /// the orders of other functions can take, in MB.
+    pub async fn order_provisioned(
+        &self,
+        namespace: &NamespaceName,
+        name: &FunctionName,
+        decide: impl FnOnce(&FunctionState, u64) -> Result<FunctionState, ApiError> + Send,
+    ) -> Result<(), ApiError> {
+        let _sum = self.0.reservations_lock.lock().await;
+        let mut total_mb = 0u64;
+        for shard in &self.0.shards {
+            let table = shard.functions.load();
+            total_mb = table.values().map(|e| e.state.provisioned_mb()).fold(total_mb, u64::saturating_add);
+        }
+        self.change_existing(namespace, name, |state| {
+            let next = decide(state, total_mb.saturating_sub(state.provisioned_mb()))?;
+            Ok(Next::state(next, ()))
+        })
+        .await
     }
 
     /// The namespaces by name.
@@ -487,6 +525,9 @@ impl Inner {
                 let replaced = new.is_some() && target.spec.key.version == "$LATEST";
                 self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
             }
+            for (target, order) in changed_orders(&old, new.as_deref()) {
+                self.listener.catalogue_changed(&RouteChange::Provisioned { target, order });
+            }
             if new.is_some() && old_mb != new_mb {
                 let function_id = old.state.record.id.clone();
                 self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
@@ -494,6 +535,22 @@ impl Inner {
         }
         drop((writer, namespaces_guard));
     }
+}
+
+/// The versions whose order is another than before, a withdrawn one included.
+fn changed_orders(
+    old: &FunctionEntry,
+    new: Option<&FunctionEntry>,
+) -> Vec<(Arc<RouteTarget>, Option<Arc<ProvisionedOrder>>)> {
+    let before = &old.state.record.provisioned;
+    let after = new.map_or(&[][..], |entry| &entry.state.record.provisioned);
+    let gone = before.iter().filter(|b| !after.iter().any(|a| a.version == b.version));
+    let withdrawn = gone.filter_map(|b| old.published(b.version)).map(|target| (target.clone(), None));
+    let given = after.iter().filter(|a| !before.contains(a)).filter_map(|config| {
+        let target = new?.published(config.version)?;
+        Some((target.clone(), Some(Arc::new(ProvisionedOrder::new(config.clone())))))
+    });
+    withdrawn.chain(given).collect()
 }
 
 /// Runs a change to its end whatever happens to the caller.

@@ -1,8 +1,9 @@
 //! One function as it is at a moment: the records, and the routes made of them.
 
+use super::urls::Urls;
 use mayfly_model::{
-    AliasName, AliasRecord, Digest, FunctionRecord, Qualifier, VersionConfig, VersionKey, VersionMatch, VersionRecord,
-    VersionSpec,
+    AliasName, AliasRecord, Digest, FunctionRecord, ProvisionedConfig, Qualifier, VersionConfig, VersionKey,
+    VersionMatch, VersionRecord, VersionSpec,
 };
 use mayfly_plan::route::{Choice, choose};
 use std::any::Any;
@@ -38,6 +39,15 @@ impl FunctionState {
     /// The first version that an alias leads to and that does not exist.
     pub fn dangling_version<'a>(&self, alias: &'a AliasRecord) -> Option<&'a str> {
         versions_of(alias).find(|version| self.config(version).is_none())
+    }
+
+    /// Memory that its orders of ready instances can take, in MB.
+    pub fn provisioned_mb(&self) -> u64 {
+        let mb = |p: &ProvisionedConfig| {
+            let memory_mb = self.versions.get(&p.version).map_or(0, |v| v.config.memory_mb);
+            u64::from(p.most()) * u64::from(memory_mb)
+        };
+        self.record.provisioned.iter().map(mb).fold(0, u64::saturating_add)
     }
 
     /// The digests of code and layers of every version.
@@ -147,6 +157,7 @@ pub struct FunctionEntry {
     aliases: BTreeMap<AliasName, AliasRoute>,
     /// `$DEFAULT` as long as it is a plain pointer, so that the commonest call needs no second look-up.
     default_plain: Option<Arc<RouteTarget>>,
+    pub(super) urls: Urls,
 }
 
 impl FunctionEntry {
@@ -199,7 +210,8 @@ impl FunctionEntry {
             .get(&AliasName::default_alias())
             .filter(|route| route.weights.is_empty() && route.rules.is_empty())
             .map(|route| route.main.clone());
-        Self { quota, latest, versions, aliases, state, default_plain }
+        let urls = Urls::of(&state.record.urls);
+        Self { quota, latest, versions, aliases, state, default_plain, urls }
     }
 
     /// The target of a qualifier's text. `random` is uniform in [0, 1). `None`: no such version or alias.
@@ -225,6 +237,11 @@ impl FunctionEntry {
                 })
             }
         }
+    }
+
+    /// The target of a published version.
+    pub fn published(&self, number: u32) -> Option<&Arc<RouteTarget>> {
+        self.versions.get(&number)
     }
 
     /// Every target.

@@ -278,7 +278,7 @@ impl Platform {
                 RouteChange::Retired { target, replaced, force } => {
                     Some((target.spec.key.version.clone(), *replaced, *force))
                 }
-                RouteChange::Quota { .. } => None,
+                RouteChange::Quota { .. } | RouteChange::Provisioned { .. } => None,
             })
             .collect()
     }
@@ -291,6 +291,16 @@ pub fn create(name: &str) -> Value {
         "Runtime": "Python3.10",
         "Handler": "index.main_handler",
         "Code": {"ZipFile": zip_of("index.py", "def main_handler(event, context):\n    return event\n")},
+    })
+}
+
+/// A request that creates an HTTP function.
+pub fn create_http(name: &str) -> Value {
+    json!({
+        "FunctionName": name,
+        "Runtime": "CustomRuntime",
+        "Type": "HTTP",
+        "Code": {"ZipFile": zip_of("scf_bootstrap", "#!/bin/bash\nexec ./server\n")},
     })
 }
 

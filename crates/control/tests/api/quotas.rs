@@ -41,7 +41,7 @@ async fn reservations_have_a_sum() {
         .iter()
         .filter_map(|c| match c {
             RouteChange::Quota { reserved_mb, .. } => Some(*reserved_mb),
-            RouteChange::Retired { .. } => None,
+            RouteChange::Retired { .. } | RouteChange::Provisioned { .. } => None,
         })
         .collect();
     assert_eq!(quotas, [Some(1), None]);

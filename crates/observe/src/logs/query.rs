@@ -52,8 +52,8 @@ impl StatusFilter {
     pub fn matches(self, status: Status) -> bool {
         match self {
             Self::Any => true,
-            Self::Ok => status.is_ok(),
-            Self::NotOk => !status.is_ok(),
+            Self::Ok => !status.is_failure(),
+            Self::NotOk => status.is_failure(),
             Self::TimeLimitExceeded => matches!(status, Status::TIME_LIMIT | Status::INIT_TIMEOUT),
             Self::ResourceLimitExceeded => matches!(
                 status,

@@ -38,6 +38,19 @@ const ETC_DIRS: &[&str] = &[
     "fonts",
 ];
 
+/// Where SCF has its interpreters, and what stands there here. Start files of web functions name them by these paths.
+const LANG: &[(&str, &[&str])] = &[
+    ("python3", &["python3", "python36", "python37", "python39", "python310", "python311", "python312"]),
+    ("python", &["python3", "python36", "python37", "python39", "python310", "python311", "python312"]),
+    ("pip3", &["python3", "python36", "python37", "python39", "python310", "python311", "python312"]),
+    ("node", &["node", "node10", "node12", "node14", "node16", "node18", "node20", "node22"]),
+    ("npm", &["node", "node10", "node12", "node14", "node16", "node18", "node20", "node22"]),
+    ("npx", &["node", "node10", "node12", "node14", "node16", "node18", "node20", "node22"]),
+    ("php", &["php", "php7", "php74", "php80", "php81", "php82"]),
+    ("java", &["java", "java8", "java11", "java17"]),
+    ("go", &["go", "go1"]),
+];
+
 /// Builds the root in `config.run_dir` in a mount namespace that the caller has made its own. Returns its path.
 pub fn build(config: &SpawnerConfig) -> io::Result<PathBuf> {
     let root = config.run_dir.join("root");
@@ -68,6 +81,7 @@ pub fn build(config: &SpawnerConfig) -> io::Result<PathBuf> {
     for dir in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         same_as_host(dir, &root)?;
     }
+    languages(&root)?;
     read_only(&config.runtimes_dir, &root.join("var/runtime"))?;
     etc(&root)?;
     devices(&root)?;
@@ -94,6 +108,30 @@ fn same_as_host(dir: &str, root: &Path) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn languages(root: &Path) -> io::Result<()> {
+    for (program, folders) in LANG {
+        let places = ["/usr/bin", "/usr/local/bin"];
+        let Some(found) = places.iter().map(|p| Path::new(p).join(program)).find(|p| p.exists()) else { continue };
+        for folder in *folders {
+            let bin = root.join("var/lang").join(folder).join("bin");
+            fs::create_dir_all(&bin)?;
+            // `python3/bin/python` and the like: names that two rows share are made once.
+            match symlink(&found, bin.join(program)) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+    }
+    // Debian has no plain `python`.
+    for folder in LANG[0].1 {
+        let bin = root.join("var/lang").join(folder).join("bin");
+        if bin.join("python3").is_symlink() && !bin.join("python").is_symlink() {
+            symlink("python3", bin.join("python"))?;
+        }
+    }
+    Ok(())
 }
 
 fn etc(root: &Path) -> io::Result<()> {

@@ -448,6 +448,12 @@ impl Shell {
             ("memory_peak", self.group.memory_peak_file()?.into()),
             ("oom", self.group.oom_file()?.into()),
         ];
+        // The door to what listens in there: only a program of the function's own can be a server.
+        if self.listener.is_some()
+            && let Some(at) = NAMESPACES.iter().position(|n| *n == "net")
+        {
+            named.push(("net", self.namespaces[at].try_clone()?));
+        }
         for (name, fd) in
             [("stream", self.stream.take()), ("output", self.output.take()), ("listener", self.listener.take())]
         {

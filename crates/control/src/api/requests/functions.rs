@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn not_event(value: &Value) -> bool {
-    other_than(value, &["Event"])
-}
-
 fn not_zip(value: &Value) -> bool {
     other_than(value, &["ZipFile", "Inline"])
 }
@@ -26,7 +22,7 @@ wire! {
     struct CreateFunction {
         function_name "FunctionName": String => Honoured, "2–60 characters: letters, digits, `-`, `_`; a letter first, no `-` or `_` last";
         code "Code": Code => Honoured, "exactly one source";
-        handler "Handler": Option<String> => Honoured, "`file.function`; required but for CustomRuntime";
+        handler "Handler": Option<String> => Honoured, "`file.function`; required but for CustomRuntime and for Type `HTTP`";
         description "Description": Option<String> => Honoured, "at most 1000 characters";
         memory_size "MemorySize": Option<i64> => Honoured, "MB: 64, or 128–3072 in steps of 128; default 128";
         timeout "Timeout": Option<i64> => Honoured, "seconds, 1–900; default 3";
@@ -38,7 +34,7 @@ wire! {
         install_dependency "InstallDependency": Option<String> => Shown(INSTALL), "install npm dependencies on the server";
         cls_logset_id "ClsLogsetId": Option<String> => Shown(CLS), "CLS logset";
         cls_topic_id "ClsTopicId": Option<String> => Shown(CLS), "CLS topic";
-        kind "Type": Option<String> => Refused { code: "UnsupportedOperation", when: "other than `Event`", test: not_event, why: NO_WEB }, "`Event` or `HTTP`";
+        kind "Type": Option<String> => Honoured, "`Event` (default), or `HTTP`: `scf_bootstrap` in the package starts a server that listens on port 9000";
         code_source "CodeSource": Option<String> => SOURCE, "kind of code source";
         layers "Layers": Option<Vec<LayerVersionSimple>> => Honoured, "at most 5; later ones overwrite earlier ones";
         dead_letter_config "DeadLetterConfig": Option<DeadLetterConfig> => refused("UnsupportedOperation", NO_DEAD_LETTER), "dead-letter target";
@@ -50,9 +46,9 @@ wire! {
         trace_enable "TraceEnable": Option<String> => refused_on("UnsupportedOperation", "events are not traced"), "trace asynchronous events";
         auto_deploy_cls_topic_index "AutoDeployClsTopicIndex": Option<String> => refused_on("UnsupportedOperation", "there is no CLS; logs are read with GetFunctionLogs"), "create the CLS index";
         auto_create_cls_topic "AutoCreateClsTopic": Option<String> => refused_on("UnsupportedOperation", "there is no CLS; logs are read with GetFunctionLogs"), "create the CLS topic";
-        protocol_type "ProtocolType": Option<String> => refused("UnsupportedOperation", NO_WEB), "`WS` for WebSocket";
-        protocol_params "ProtocolParams": Option<ProtocolParams> => refused("UnsupportedOperation", NO_WEB), "parameters of ProtocolType";
-        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance";
+        protocol_type "ProtocolType": Option<String> => Honoured, "`WS`: WebSockets without traffic are closed (HTTP functions only). WebSockets pass without it too";
+        protocol_params "ProtocolParams": Option<ProtocolParams> => ByFields, "parameters of ProtocolType; `InvalidParameterValue.WebSocketsParams` for a function without it";
+        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance (HTTP functions)";
         dns_cache "DnsCache": Option<String> => Shown(DNS), "cache DNS answers";
         intranet_config "IntranetConfig": Option<IntranetConfigIn> => ByFields, "fixed intranet address";
         fork_mode "ForkMode": Option<String> => Own, "`auto` (default): instances are forked from an initialised template where that is sound; `off`: each runs the module-level code itself";
@@ -103,10 +99,11 @@ wire! {
         public_net_config "PublicNetConfig": Option<PublicNetConfigIn> => Honoured, "access to the outside";
         cfs_config "CfsConfig": Option<CfsConfig> => refused("UnsupportedOperation", NO_CFS), "network file systems";
         init_timeout "InitTimeout": Option<i64> => Honoured, "seconds, 1–300";
-        protocol_params "ProtocolParams": Option<ProtocolParams> => refused("UnsupportedOperation", NO_WEB), "parameters of ProtocolType";
-        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance";
+        protocol_params "ProtocolParams": Option<ProtocolParams> => ByFields, "parameters of ProtocolType; `InvalidParameterValue.WebSocketsParams` for a function without it";
+        instance_concurrency_config "InstanceConcurrencyConfig": Option<InstanceConcurrencyConfig> => ByFields, "several requests in one instance (HTTP functions)";
         dns_cache "DnsCache": Option<String> => Shown(DNS), "cache DNS answers";
         intranet_config "IntranetConfig": Option<IntranetConfigIn> => ByFields, "fixed intranet address";
+        kind "Type": Option<String> => Honoured, "cannot be changed: any other than the present one is refused with `InvalidParameterValue.Type`";
         ignore_sys_log "IgnoreSysLog": Option<bool> => Refused { code: "UnsupportedOperation", when: "true", test: given, why: "the platform's log lines are always kept" }, "drop the platform's log lines";
         fork_mode "ForkMode": Option<String> => Own, "as in CreateFunction";
         disk_size "DiskSize": Option<i64> => Ignored(DISK), "size of `/tmp`";
@@ -118,7 +115,7 @@ wire! {
         qualifier "Qualifier": Option<String> => Honoured, "version or alias; default `$LATEST`";
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         show_code "ShowCode": Option<String> => Honoured, "`TRUE`: the text of the handler's file, up to 1 MB, in CodeInfo";
-        show_triggers "ShowTriggers": Option<String> => Ignored("`Triggers` is always shown, and empty: triggers are not built"), "show triggers";
+        show_triggers "ShowTriggers": Option<String> => Honoured, "`FALSE`: `Triggers` is empty. Otherwise it holds those of `Qualifier`, or all of the function when no Qualifier is given";
     }
 
     /// Lists the functions of a namespace.
@@ -131,7 +128,7 @@ wire! {
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         description "Description": Option<String> => Honoured, "part of the description, in any case";
         filters "Filters": Option<Vec<Filter>> => Honoured, "all must hold: `Status`, `Type`, `Runtime`, `FunctionName`, `Description`, `tag-<key>`";
-        kind "Type": Option<String> => Refused { code: "UnsupportedOperation", when: "other than `Event`", test: not_event, why: NO_WEB }, "kind of function";
+        kind "Type": Option<String> => Honoured, "only functions of this type: `Event` or `HTTP`";
         stamp "Stamp": Option<String> => Ignored("marks the product that created the function"), "internal mark";
     }
 
@@ -142,7 +139,7 @@ wire! {
         qualifier "Qualifier": Option<String> => Honoured, "one published version; absent: the function";
     }
 
-    /// Copies a function's code and settings to another name or namespace. Versions, aliases and reservations are not copied.
+    /// Copies a function's code and settings to another name or namespace. Versions, aliases, triggers and reservations are not copied.
     struct CopyFunction {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
         new_function_name "NewFunctionName": String => Honoured, "name of the copy";

@@ -5,6 +5,7 @@ mod invocations;
 mod layers;
 mod namespaces;
 mod quotas;
+mod triggers;
 mod versions;
 
 pub use functions::*;
@@ -12,6 +13,7 @@ pub use invocations::*;
 pub use layers::*;
 pub use namespaces::*;
 pub use quotas::*;
+pub use triggers::*;
 pub use versions::*;
 
 use super::schema::{Field, Treatment, Treatment::*, given, opaque, wire};
@@ -30,19 +32,11 @@ pub struct ActionSpec {
 
 /// The published actions of SCF 2018-04-16 that are not built: they answer `InvalidAction`.
 pub const NOT_BUILT: &[(&str, &str)] = &[
-    ("CreateTrigger", "triggers"),
-    ("DeleteTrigger", "triggers"),
-    ("UpdateTrigger", "triggers"),
-    ("UpdateTriggerStatus", "triggers"),
-    ("ListTriggers", "triggers"),
     ("GetAsyncEventStatus", "asynchronous-execution functions"),
     ("ListAsyncEvents", "asynchronous-execution functions"),
     ("TerminateAsyncEvent", "asynchronous-execution functions"),
     ("GetFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
     ("UpdateFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
-    ("PutProvisionedConcurrencyConfig", "provisioned concurrency"),
-    ("GetProvisionedConcurrencyConfig", "provisioned concurrency"),
-    ("DeleteProvisionedConcurrencyConfig", "provisioned concurrency"),
     ("PutTotalConcurrencyConfig", "the account's quota is a setting of the server"),
     ("CreateCustomDomain", "custom domains"),
     ("UpdateCustomDomain", "custom domains"),
@@ -68,8 +62,9 @@ const NO_IMAGE: &str = "functions from container images are not supported; deplo
 const NO_VPC: &str = "functions cannot be attached to a VPC";
 const NO_CFS: &str = "network file systems cannot be mounted";
 const NO_DEAD_LETTER: &str = "dead-letter targets are not built; a failed event stays in the logs";
-const NO_CONCURRENCY: &str = "an instance serves one request at a time";
-const NO_WEB: &str = "web functions are not built; event functions have Type `Event`";
+const NO_DYNAMIC: &str = "the number of requests in one instance is a fixed one, in `MaxConcurrency`";
+const NO_ISOLATION: &str = "requests in one instance share it";
+const NO_SESSIONS: &str = "instances are not bound to sessions";
 const NO_INTRANET: &str = "fixed intranet addresses are not built";
 const NO_EIP: &str = "fixed public addresses are not built";
 const NO_NODE: &str = "there are no GPU nodes";
@@ -158,12 +153,22 @@ wire! {
 
     /// Several requests in one instance.
     struct InstanceConcurrencyConfig {
-        dynamic_enabled "DynamicEnabled": Option<String> => refused_on("UnsupportedOperation", NO_CONCURRENCY), "`TRUE`: the platform picks the number";
-        max_concurrency "MaxConcurrency": Option<i64> => Refused { code: "UnsupportedOperation", when: "greater than 1", test: more_than_one, why: NO_CONCURRENCY }, "requests at once in one instance";
-        instance_isolation_enabled "InstanceIsolationEnabled": Option<String> => refused_on("UnsupportedOperation", NO_CONCURRENCY), "isolation switch";
-        kind "Type": Option<String> => Refused { code: "UnsupportedOperation", when: "other than `Request-Based`", test: not_request_based, why: NO_CONCURRENCY }, "`Request-Based` or `Session-Based`";
+        dynamic_enabled "DynamicEnabled": Option<String> => refused_on("UnsupportedOperation", NO_DYNAMIC), "`FALSE`: `MaxConcurrency` requests at once; empty: one at a time, whatever stands beside it; absent: as `FALSE` when there is a number";
+        max_concurrency "MaxConcurrency": Option<i64> => Honoured, "requests at once in one instance, 1–100; above 1 for HTTP functions only";
+        instance_isolation_enabled "InstanceIsolationEnabled": Option<String> => refused_on("UnsupportedOperation", NO_ISOLATION), "isolation switch";
+        kind "Type": Option<String> => Refused { code: "UnsupportedOperation", when: "other than `Request-Based`", test: not_request_based, why: NO_SESSIONS }, "`Request-Based` or `Session-Based`";
         mix_node_config "MixNodeConfig": Option<Vec<MixNodeConfig>> => refused("UnsupportedOperation", NO_NODE), "GPU mix";
-        session_config "SessionConfig": Option<SessionConfig> => refused("UnsupportedOperation", NO_CONCURRENCY), "sessions";
+        session_config "SessionConfig": Option<SessionConfig> => refused("UnsupportedOperation", NO_SESSIONS), "sessions";
+    }
+
+    /// Parameters of a ProtocolType.
+    struct ProtocolParams {
+        ws_params "WSParams": Option<WSParams> => ByFields, "of `WS`";
+    }
+
+    /// Parameters of WebSockets.
+    struct WSParams {
+        idle_time_out "IdleTimeOut": Option<i64> => Honoured, "seconds without traffic after which a WebSocket is closed, 1–1800; default 15";
     }
 }
 
@@ -174,14 +179,9 @@ opaque!(
     LogSearchContext,
     MixNodeConfig,
     NamespaceResourceEnv,
-    ProtocolParams,
     SessionConfig,
     VpcConfig,
 );
-
-fn more_than_one(value: &Value) -> bool {
-    value.as_i64().is_some_and(|n| n > 1)
-}
 
 fn not_request_based(value: &Value) -> bool {
     other_than(value, &["Request-Based"])

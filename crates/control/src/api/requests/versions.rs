@@ -22,7 +22,7 @@ wire! {
         order_by "OrderBy": Option<String> => Honoured, "`AddTime` or `ModTime`";
     }
 
-    /// Deletes a published version that no alias points at.
+    /// Deletes a published version that no alias and no trigger points at (`FailedOperation.DeleteFunction`: a trigger does).
     struct DeleteFunctionVersion {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
         qualifier "Qualifier": String => Honoured, "number of the version";
@@ -50,7 +50,7 @@ wire! {
         description "Description": Option<String> => Honoured, "at most 1000 characters";
     }
 
-    /// Deletes an alias; `$DEFAULT` cannot be deleted.
+    /// Deletes an alias that has no trigger (`FailedOperation.DeleteAlias`); `$DEFAULT` cannot be deleted.
     struct DeleteAlias {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
         name "Name": String => Honoured, ALIAS_NAME;

@@ -1,0 +1,306 @@
+//! The runtimes that not every machine has (PHP, Go, Java), by the same contract as Python and Node.js: `docs/runtime-contract.md`.
+
+use mayfly_testkit::{Platform, Setup, can_sandbox};
+use serde_json::{Value, json};
+
+/// Bytes of the largest event and the largest answer.
+const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+type Files = Vec<(String, Vec<u8>)>;
+
+/// One language, and functions written in it that do the same as those of the others.
+struct Language {
+    runtime: &'static str,
+    handler: &'static str,
+    /// Does what the event's `do` says.
+    files: Files,
+    memory_mb: u32,
+    /// What an uncaught error is called, and what its stack names.
+    error: (&'static str, &'static str),
+    /// A package that cannot be loaded, the status that gives, and what the answer shows of it.
+    broken: (Files, u64, &'static str),
+    /// A package that ends while it is loaded.
+    ends: Files,
+    /// A package that never finishes loading.
+    stuck: Files,
+    /// A package without the handler.
+    empty: Files,
+}
+
+fn text(files: &[(&str, &str)]) -> Files {
+    files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+}
+
+/// True when `program` is there. Says loudly when not; where `CI` is set that is a failure.
+fn has(program: &str, language: &str) -> bool {
+    let found = std::path::Path::new(program).exists();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{program} is missing: tests of {language} need it, and CI has it");
+        eprintln!("SKIPPED: tests of {language} need {program}");
+    }
+    found
+}
+
+const PHP: &str = r#"<?php
+$calls = 0;
+function deeper() { throw new RangeException('on purpose'); }
+function main_handler($event, $context) {
+    global $calls;
+    switch ($event->do) {
+        case 'throw': deeper();
+        case 'exit': die('last words');
+        case 'hang': sleep(60); return;
+        case 'large': return str_repeat('x', $event->size);
+        case 'count': return ++$calls;
+        case 'print':
+            echo "to stdout {$event->text}\n";
+            fwrite(STDERR, "to stderr {$event->text}\n");
+            ob_start();
+            print_r(['held' => 'back']);
+            return null;
+        case 'environment': return getenv();
+        case 'files':
+            $found = ['cwd' => getcwd(), 'code' => file_exists('/var/task/data.txt')];
+            foreach (['/var/user/x', '/tmp/x'] as $path) $found[$path] = @file_put_contents($path, '') !== false;
+            return $found;
+        case 'context': return $context;
+        default: return $event->value ?? null;
+    }
+}
+"#;
+
+fn php() -> Option<Language> {
+    has("/usr/bin/php", "PHP").then(|| Language {
+        runtime: "Php7.4",
+        handler: "index.main_handler",
+        files: text(&[("index.php", PHP), ("data.txt", "data")]),
+        memory_mb: 128,
+        error: ("RangeException", "/var/user/index.php:3"),
+        broken: (text(&[("index.php", "<?php\nrequire 'nonesuch.php';\n")]), 443, "nonesuch"),
+        ends: text(&[("index.php", "<?php\nexit(1);\n")]),
+        stuck: text(&[("index.php", "<?php\nsleep(60);\n")]),
+        empty: text(&[("index.php", "<?php\nfunction other() {}\n")]),
+    })
+}
+
+fn platform() -> Platform {
+    Setup::new(env!("CARGO_BIN_EXE_mayfly")).start()
+}
+
+fn deploy(p: &Platform, language: &Language, name: &str, files: &Files, more: &Value) {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
+    let mut request = json!({
+        "FunctionName": name, "Runtime": language.runtime, "Handler": language.handler, "MemorySize": language.memory_mb,
+        "Code": { "ZipFile": mayfly_testkit::zip_base64(&files) }
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        request[key] = value.clone();
+    }
+    p.must("CreateFunction", request);
+}
+
+/// Everything that the contract says of one language.
+fn keeps_the_contract(language: Option<Language>) {
+    if !can_sandbox() {
+        return;
+    }
+    let Some(language) = language else { return };
+    let p = platform();
+    endings(&p, &language);
+    failing_starts(&p, &language);
+    payloads(&p, &language);
+    surroundings(&p, &language);
+    assert_eq!(p.stop(), Some(0));
+}
+
+fn endings(p: &Platform, language: &Language) {
+    deploy(p, language, "endings", &language.files, &json!({ "Timeout": 2 }));
+    let call = |event: Value| p.invoke("endings", &event);
+    let texts = [json!(""), json!("héllo 世界 🦟 \u{2028}\"\\\u{1}"), json!("a/b")];
+    let values = [json!(null), json!(0), json!(-7), json!([1.5, -0.25, { "a": [], "b": {} }]), json!({ "k": true })];
+    for value in texts.into_iter().chain(values) {
+        let answer = call(json!({ "do": "echo", "value": value }));
+        assert_eq!((answer.status(), answer.value()), (200, value), "{:?}", answer.result);
+    }
+    let before = call(json!({ "do": "count" })).value().as_u64().unwrap();
+    let thrown = call(json!({ "do": "throw" }));
+    assert_eq!(thrown.status(), 430, "{:?}", thrown.result);
+    let told = thrown.value();
+    assert_eq!(told["errorType"], language.error.0, "{told}");
+    assert!(told["errorMessage"].as_str().unwrap().contains("on purpose"), "{told}");
+    let stack = told["stackTrace"].as_str().unwrap();
+    assert!(stack.contains(language.error.1), "{told}");
+    assert!(!stack.contains("/var/runtime") && !stack.to_lowercase().contains("mayfly"), "frames of ours: {told}");
+    assert!(thrown.log().contains("ERROR RequestId"), "{}", thrown.log());
+    assert_eq!(call(json!({ "do": "count" })).value(), json!(before + 1), "an exception keeps the instance");
+
+    for (what, status) in [("exit", 439), ("hang", 433)] {
+        let ended = call(json!({ "do": what }));
+        assert_eq!(ended.status(), status, "{what}: {:?}", ended.result);
+        assert!(what != "exit" || ended.log().contains("last words"), "{}", ended.log());
+        assert_eq!(call(json!({ "do": "count" })).value(), json!(1), "another instance after {what}");
+    }
+
+    let printed = call(json!({ "do": "print", "text": "wörd" }));
+    let lines = ["START RequestId:", "to stdout wörd", "Response RequestId:", "END RequestId:", "Report RequestId:"];
+    let places: Vec<Option<usize>> = lines.iter().map(|l| printed.log().find(l)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{}", printed.log());
+    assert!(printed.log().contains("to stderr wörd"), "{}", printed.log());
+    assert!(!call(json!({ "do": "echo" })).log().contains("wörd"), "a log has its own call's lines only");
+}
+
+fn failing_starts(p: &Platform, language: &Language) {
+    let (quick, patient) = (json!({ "InitTimeout": 1 }), json!({ "InitTimeout": 20 }));
+    let nothing = text(&[("unrelated.txt", "x")]);
+    let cases = [
+        ("broken", &language.broken.0, &patient, language.broken.1),
+        ("ends", &language.ends, &patient, 445),
+        ("stuck", &language.stuck, &quick, 450),
+        ("empty", &language.empty, &patient, 437),
+        ("nothing", &nothing, &patient, 437),
+    ];
+    for (what, files, more, status) in cases {
+        deploy(p, language, what, files, more);
+        // Each call tries anew, and says the same.
+        for _ in 0..2 {
+            let answer = p.invoke(what, &json!({}));
+            assert_eq!(answer.status(), status, "{what}: {:?}", answer.result);
+            let text = answer.value().to_string();
+            assert!(what != "broken" || text.contains(language.broken.2), "{what}: {text}");
+            assert!(!text.contains(p.data.to_str().unwrap()), "{what}: {text}");
+        }
+    }
+}
+
+fn payloads(p: &Platform, language: &Language) {
+    deploy(p, language, "payloads", &language.files, &json!({ "Timeout": 10 }));
+    // The quotes of a JSON text count.
+    let frame = json!({ "do": "echo", "value": "" }).to_string().len();
+    let answer = p.invoke("payloads", &json!({ "do": "echo", "value": "y".repeat(PAYLOAD_BYTES_MAX - frame) }));
+    assert_eq!(answer.status(), 200, "{}", answer.result.to_string().chars().take(400).collect::<String>());
+    assert!(answer.value().as_str().unwrap().len() > PAYLOAD_BYTES_MAX - 100);
+    let out = |bytes: usize| p.invoke("payloads", &json!({ "do": "large", "size": bytes - 2 }));
+    assert_eq!(out(PAYLOAD_BYTES_MAX).status(), 200);
+    let refused = out(PAYLOAD_BYTES_MAX + 1);
+    assert_eq!(refused.status(), 407, "{}", refused.value().to_string().chars().take(400).collect::<String>());
+    assert_eq!(p.invoke("payloads", &json!({ "do": "echo", "value": 1 })).value(), json!(1), "it goes on");
+}
+
+fn surroundings(p: &Platform, language: &Language) {
+    let variables =
+        json!({ "Variables": [{ "Key": "MY_VALUE", "Value": "a=b;ü" }, { "Key": "TZ", "Value": "Asia/Shanghai" }] });
+    deploy(p, language, "around", &language.files, &json!({ "Timeout": 7, "Environment": variables }));
+    let files = p.invoke("around", &json!({ "do": "files" })).value();
+    assert_eq!(files, json!({ "cwd": "/var/user", "code": true, "/var/user/x": false, "/tmp/x": true }));
+    let environment = p.invoke("around", &json!({ "do": "environment" })).value();
+    for (key, value) in [
+        ("MY_VALUE", "a=b;ü"),
+        ("TZ", "Asia/Shanghai"),
+        ("SCF_RUNTIME", language.runtime),
+        ("SCF_FUNCTIONNAME", "around"),
+        ("SCF_FUNCTIONVERSION", "$LATEST"),
+        ("SCF_NAMESPACE", "default"),
+        ("TENCENTCLOUD_RUNENV", "SCF"),
+        ("USER_CODE_ROOT", "/var/user/"),
+        ("HOME", "/home/qcloud"),
+    ] {
+        assert_eq!(environment[key], value, "{key} in {environment}");
+    }
+    let keys = environment.as_object().unwrap().keys();
+    let foreign: Vec<&String> = keys.filter(|k| k.starts_with("MAYFLY") || k.contains("SECRET")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+
+    let answer = p.invoke("around", &json!({ "do": "context" }));
+    let context = answer.value();
+    for (key, value) in [
+        ("function_name", json!("around")),
+        ("function_version", json!("$LATEST")),
+        ("namespace", json!("default")),
+        ("memory_limit_in_mb", json!(language.memory_mb)),
+        ("time_limit_in_ms", json!(7000)),
+        ("request_id", answer.result["FunctionRequestId"].clone()),
+    ] {
+        assert_eq!(context[key], value, "{key} in {context}");
+    }
+}
+
+#[test]
+fn php_keeps_the_contract() {
+    keeps_the_contract(php());
+}
+
+#[test]
+fn php_tells_what_it_cannot_catch_and_leaves_nothing_behind() {
+    if !can_sandbox() || !has("/usr/bin/php", "PHP") {
+        return;
+    }
+    let p = platform();
+    let code = r#"<?php
+register_shutdown_function(function () { echo "shut down\n"; });
+function main_handler($event, $context) {
+    switch ($event->do) {
+        case 'fatal': eval('function main_handler() {}'); return;
+        case 'undefined': return nonesuch();
+        case 'warning': return [1][7];
+        case 'bytes': return "\xff";
+        case 'nan': return NAN;
+        case 'closure': return function () {};
+        case 'child':
+            $pid = pcntl_fork();
+            if ($pid === 0) return 'from the child';
+            pcntl_waitpid($pid, $status);
+            return 'from the parent';
+        case 'globals': return [$_SERVER['argv'], $_ENV['SCF_RUNTIME'], isset($GLOBALS['thrown']), ini_get('memory_limit')];
+        case 'extensions': return [ctype_digit('12'), date_default_timezone_get(), get_include_path()];
+        case 'memory': $all = []; while (true) $all[] = str_repeat('x', 1 << 20);
+    }
+}
+"#;
+    p.create("odd", "Php8.0", "index.main_handler", &[("index.php", code)], json!({ "Timeout": 5, "MemorySize": 128 }));
+    let call = |what: &str| p.invoke("odd", &json!({ "do": what }));
+    let fatal = call("fatal");
+    let told = fatal.value();
+    assert_eq!((fatal.status(), told["errorType"].as_str()), (430, Some("FatalError")), "{told}");
+    assert!(told["errorMessage"].as_str().unwrap().contains("Cannot redeclare"), "{told}");
+    assert!(fatal.log().contains("shut down"), "{}", fatal.log());
+    let undefined = call("undefined").value();
+    assert_eq!((undefined["statusCode"].as_u64(), undefined["errorType"].as_str()), (Some(430), Some("Error")));
+    let warned = call("warning");
+    assert_eq!((warned.status(), warned.value()), (200, json!(null)));
+    assert!(
+        warned.log().contains("Warning: Undefined array key 7 in /var/user/index.php on line 7"),
+        "{}",
+        warned.log()
+    );
+    for what in ["bytes", "nan"] {
+        let answer = call(what);
+        assert_eq!(answer.status(), 430, "{what}: {:?}", answer.result);
+        assert!(answer.value()["errorMessage"].as_str().unwrap().contains("JSON"), "{what}: {}", answer.value());
+    }
+    assert_eq!(call("closure").value(), json!({}));
+    assert_eq!(call("child").value(), "from the parent");
+    assert_eq!(call("globals").value(), json!([["/var/user/index.php"], "Php8.0", false, "-1"]));
+    assert_eq!(call("extensions").value(), json!([true, "UTC", ".:/var/user:/opt"]));
+    assert_eq!(call("memory").status(), 434);
+    assert_eq!(call("child").value(), "from the parent", "it starts anew");
+
+    let load = |name: &str, code: &str| {
+        p.create(name, "Php7", "index.main_handler", &[("index.php", code)], json!({}));
+        p.invoke(name, &json!({})).value()
+    };
+    let parse = load("parse", "<?php\nfunction main_handler( {\n");
+    assert_eq!((parse["statusCode"].as_u64(), parse["errorType"].as_str()), (Some(443), Some("ParseError")), "{parse}");
+    let twice = load("twice", "<?php\neval('function f() {}');\neval('function f() {}');\n");
+    assert_eq!((twice["statusCode"].as_u64(), twice["errorType"].as_str()), (Some(443), Some("FatalError")), "{twice}");
+    assert_eq!(
+        p.fails(
+            "CreateFunction",
+            json!({
+                "FunctionName": "old", "Runtime": "Php5.6", "Handler": "index.main_handler",
+                "Code": { "ZipFile": mayfly_testkit::zip_base64(&[("index.php", code)]) }
+            })
+        ),
+        "InvalidParameterValue.Runtime"
+    );
+    assert_eq!(p.stop(), Some(0));
+}

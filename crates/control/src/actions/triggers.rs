@@ -1,0 +1,308 @@
+//! Triggers. The one type that is built is `http`: the URL of a version or an alias.
+
+use super::common::{Page, ascending, contains, description, filled, find, function_name, namespace, order_by};
+use super::{Answer, Cx, Run, trigger_desc};
+use crate::api::requests::{CreateTrigger, DeleteTrigger, Filter, ListTriggers, UpdateTrigger, UpdateTriggerStatus};
+use crate::api::time;
+use crate::catalogue::{FunctionState, Next, clip, no_version};
+use async_trait::async_trait;
+use mayfly_model::{ApiError, FunctionName, FunctionRecord, Qualifier, UrlConfig};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+
+/// Most URLs of one function. Source: "Quota Limits", 10 triggers per type.
+pub const URLS_MAX: usize = 10;
+/// Longest name of a trigger, in characters.
+const NAME_CHARS_MAX: usize = 100;
+/// Longest `CustomArgument`, in bytes.
+const ARGUMENT_BYTES_MAX: usize = 4096;
+/// Types of triggers that SCF has and this platform does not.
+const NOT_BUILT: [&str; 13] =
+    ["timer", "cos", "ckafka", "cls", "cmq", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
+
+/// A function's URL on `host`; `$DEFAULT` needs no mention.
+pub fn url(scheme: &str, host: &str, namespace: &str, function: &str, qualifier: &str) -> String {
+    format!("{scheme}://{}", address(host, namespace, function, qualifier))
+}
+
+fn address(host: &str, namespace: &str, function: &str, qualifier: &str) -> String {
+    match qualifier {
+        "$DEFAULT" => format!("{host}/fn/{namespace}/{function}/"),
+        other => format!("{host}/fn/{namespace}/{function}@{other}/"),
+    }
+}
+
+/// A trigger as the read actions show it.
+pub fn show(cx: Cx<'_>, record: &FunctionRecord, config: &UrlConfig) -> Value {
+    let address = address(cx.host, record.namespace.as_str(), record.name.as_str(), &config.qualifier);
+    // What tells this URL from one that the function had before under the same qualifier.
+    let identity = format!("{} {} {}", record.id, config.qualifier, config.add_time_ms);
+    let url_id = &hex::encode(Sha256::digest(identity))[..10];
+    json!({
+        "TriggerName": config.trigger,
+        "Type": "http",
+        "TriggerDesc": trigger_desc::show(config, &address, record.latest.service.is_some()),
+        "Qualifier": config.qualifier,
+        "Enable": u8::from(config.enabled),
+        "AvailableStatus": "Available",
+        "BindStatus": "on",
+        "TriggerAttribute": "",
+        "CustomArgument": config.argument,
+        "Description": config.description,
+        "AddTime": time::show(config.add_time_ms),
+        "ModTime": time::show(config.mod_time_ms),
+        "BoundResources": "",
+        "ResourceId": format!(
+            "qcs::scf:{}::url/{}/{}/{url_id}",
+            cx.control.options.region, record.namespace, record.name
+        ),
+    })
+}
+
+/// `Type`. Errors: `UnsupportedOperation.Trigger` for types that are not built, `InvalidParameterValue.Type` for others.
+fn check_type(text: &str) -> Result<(), ApiError> {
+    if text.eq_ignore_ascii_case("http") {
+        return Ok(());
+    }
+    match NOT_BUILT.iter().find(|name| name.eq_ignore_ascii_case(text)) {
+        Some(name) => Err(ApiError::new(
+            "UnsupportedOperation.Trigger",
+            format!("Triggers of type `{name}` are not built yet; this platform has those of type `http`."),
+        )),
+        None => {
+            let message = format!("There is no trigger type `{}`; there is `http`.", clip(text));
+            Err(ApiError::new("InvalidParameterValue.Type", message))
+        }
+    }
+}
+
+/// `TriggerName`. Errors: `InvalidParameterValue.TriggerName`.
+fn trigger_name(text: String) -> Result<String, ApiError> {
+    if text.trim().is_empty() || text.chars().nth(NAME_CHARS_MAX).is_some() || text.chars().any(char::is_control) {
+        let message = format!("`TriggerName` has 1 to {NAME_CHARS_MAX} characters, and no control characters.");
+        return Err(ApiError::new("InvalidParameterValue.TriggerName", message));
+    }
+    Ok(text)
+}
+
+/// `Enable`. Errors: `InvalidParameterValue.Enable`.
+fn enable(text: &str) -> Result<bool, ApiError> {
+    match text {
+        t if t.eq_ignore_ascii_case("open") => Ok(true),
+        t if t.eq_ignore_ascii_case("close") => Ok(false),
+        other => Err(ApiError::new(
+            "InvalidParameterValue.Enable",
+            format!("`Enable` is `{}`; it is OPEN or CLOSE.", clip(other)),
+        )),
+    }
+}
+
+/// `CustomArgument`. Errors: `InvalidParameterValue.CustomArgument`.
+fn argument(text: Option<String>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.len() > ARGUMENT_BYTES_MAX => Err(ApiError::new(
+            "InvalidParameterValue.CustomArgument",
+            format!("`CustomArgument` has {} bytes; the limit is {ARGUMENT_BYTES_MAX}.", text.len()),
+        )),
+        text => Ok(text),
+    }
+}
+
+/// The place of a trigger in its function. Errors: `ResourceNotFound.Trigger`.
+fn place(state: &FunctionState, name: &str, qualifier: Option<&str>) -> Result<usize, ApiError> {
+    let found =
+        state.record.urls.iter().position(|url| url.trigger == name && qualifier.is_none_or(|q| url.qualifier == q));
+    found.ok_or_else(|| {
+        let function = &state.record.name;
+        let message = match qualifier {
+            Some(q) => format!("Function `{function}` has no trigger `{}` for `{}`.", clip(name), clip(q)),
+            None => format!("Function `{function}` has no trigger `{}`.", clip(name)),
+        };
+        ApiError::new("ResourceNotFound.Trigger", message)
+    })
+}
+
+/// The version or alias of a new trigger, as text that can be compared. Errors: `ResourceNotFound.Qualifier`.
+fn existing_qualifier(state: &FunctionState, function: &FunctionName, text: &str) -> Result<String, ApiError> {
+    let missing = || no_version("ResourceNotFound.Qualifier", function.as_str(), text);
+    let qualifier = Qualifier::parse(text).map_err(|_| missing())?;
+    let exists = match &qualifier {
+        Qualifier::Alias(name) => state.aliases.contains_key(name),
+        version => state.config(&version.to_string()).is_some(),
+    };
+    if exists { Ok(qualifier.to_string()) } else { Err(missing()) }
+}
+
+/// Changes one trigger of a function.
+async fn change(
+    cx: Cx<'_>,
+    (namespace, function): (&Option<String>, &str),
+    (name, qualifier): (&str, &Option<String>),
+    edit: impl FnOnce(&mut UrlConfig) -> Result<(), ApiError> + Send,
+) -> Result<Answer, ApiError> {
+    let (namespace, function) = (self::namespace(namespace)?, function_name(function)?);
+    let decide = |state: &FunctionState| {
+        let at = place(state, name, filled(qualifier))?;
+        let mut next = state.clone();
+        let url = &mut Arc::make_mut(&mut next.record).urls[at];
+        edit(url)?;
+        url.mod_time_ms = cx.now_ms;
+        Ok(Next::state(next, ()))
+    };
+    cx.control.catalogue.change_existing(&namespace, &function, decide).await?;
+    Ok(Answer::new())
+}
+
+#[async_trait]
+impl Run for CreateTrigger {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
+        check_type(&self.kind)?;
+        let name = trigger_name(self.trigger_name)?;
+        let terms = trigger_desc::read(self.trigger_desc.as_deref().unwrap_or_default())?;
+        let enabled = filled(&self.enable).map(enable).transpose()?.unwrap_or(true);
+        let argument = argument(self.custom_argument)?.unwrap_or_default();
+        let description = description(self.description)?.unwrap_or_default();
+        let qualifier = filled(&self.qualifier).unwrap_or("$LATEST");
+        let decide = |state: &FunctionState| {
+            let qualifier = existing_qualifier(state, &function, qualifier)?;
+            let urls = &state.record.urls;
+            if urls.iter().any(|url| url.trigger == name) {
+                let message = format!("Function `{function}` has a trigger `{}` already.", clip(&name));
+                return Err(ApiError::new("ResourceInUse.TriggerName", message));
+            }
+            if let Some(url) = urls.iter().find(|url| url.qualifier == qualifier) {
+                let message = format!(
+                    "`{qualifier}` of `{function}` has a URL already, by the trigger `{}`.",
+                    clip(&url.trigger)
+                );
+                return Err(ApiError::new("ResourceInUse.Trigger", message));
+            }
+            if urls.len() >= URLS_MAX {
+                let message =
+                    format!("Function `{function}` has {URLS_MAX} triggers of type http, which is the limit.");
+                return Err(ApiError::new("LimitExceeded.Trigger", message));
+            }
+            let url = UrlConfig {
+                trigger: name,
+                qualifier,
+                enabled,
+                auth: terms.auth,
+                cors: terms.cors,
+                intranet: terms.intranet,
+                description,
+                argument,
+                add_time_ms: cx.now_ms,
+                mod_time_ms: cx.now_ms,
+            };
+            let mut next = state.clone();
+            Arc::make_mut(&mut next.record).urls.push(url.clone());
+            let shown = show(cx, &next.record, &url);
+            Ok(Next::state(next, shown))
+        };
+        let shown = cx.control.catalogue.change_existing(&namespace, &function, decide).await?;
+        Ok(Answer::from_iter([("TriggerInfo".to_owned(), shown)]))
+    }
+}
+
+#[async_trait]
+impl Run for DeleteTrigger {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
+        check_type(&self.kind)?;
+        let decide = |state: &FunctionState| {
+            let at = place(state, &self.trigger_name, filled(&self.qualifier))?;
+            let mut next = state.clone();
+            Arc::make_mut(&mut next.record).urls.remove(at);
+            Ok(Next::state(next, ()))
+        };
+        cx.control.catalogue.change_existing(&namespace, &function, decide).await?;
+        Ok(Answer::new())
+    }
+}
+
+#[async_trait]
+impl Run for UpdateTrigger {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        check_type(&self.kind)?;
+        let terms = filled(&self.trigger_desc).map(trigger_desc::read).transpose()?;
+        let enabled = filled(&self.enable).map(enable).transpose()?;
+        let argument = argument(self.custom_argument)?;
+        let description = description(self.description)?;
+        let function = (&self.namespace, self.function_name.as_str());
+        change(cx, function, (&self.trigger_name, &self.qualifier), |url| {
+            if let Some(terms) = terms {
+                (url.auth, url.intranet, url.cors) = (terms.auth, terms.intranet, terms.cors);
+            }
+            url.enabled = enabled.unwrap_or(url.enabled);
+            url.argument = argument.unwrap_or(std::mem::take(&mut url.argument));
+            url.description = description.unwrap_or(std::mem::take(&mut url.description));
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Run for UpdateTriggerStatus {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        check_type(&self.kind)?;
+        let enabled = enable(&self.enable)?;
+        let function = (&self.namespace, self.function_name.as_str());
+        change(cx, function, (&self.trigger_name, &self.qualifier), |url| {
+            if url.enabled == enabled {
+                let state = if enabled { "open" } else { "closed" };
+                let message = format!("The trigger `{}` is {state} already.", clip(&url.trigger));
+                return Err(ApiError::new("FailedOperation.UpdateTriggerStatus", message));
+            }
+            url.enabled = enabled;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Names that triggers are filtered by.
+const FILTERS: [&str; 4] = ["Qualifier", "TriggerName", "Description", "Type"];
+
+/// True when a trigger passes a filter of a name in [`FILTERS`].
+fn passes(url: &UrlConfig, filter: &Filter) -> bool {
+    let any = |value: &str| filter.values.iter().any(|v| v == value);
+    match filter.name.as_str() {
+        "Qualifier" => any(&url.qualifier),
+        "TriggerName" => any(&url.trigger),
+        "Description" => filter.values.iter().any(|v| contains(&url.description, Some(v))),
+        _ => any("http"),
+    }
+}
+
+#[async_trait]
+impl Run for ListTriggers {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let page = Page::read(self.offset, self.limit)?;
+        let by = order_by(&self.order_by, &["add_time", "mod_time"], "mod_time")?;
+        let up = ascending(&self.order, false)?;
+        let filters = self.filters.unwrap_or_default();
+        if let Some(filter) = filters.iter().find(|f| !FILTERS.contains(&f.name.as_str())) {
+            let message = format!(
+                "Triggers cannot be filtered by `{}`; they can by: {}.",
+                clip(&filter.name),
+                FILTERS.join(", ")
+            );
+            return Err(ApiError::new("InvalidParameterValue.Filters", message));
+        }
+        let (_, _, entry) = find(cx.control, &self.namespace, &self.function_name)?;
+        let record = &entry.state.record;
+        let mut found: Vec<_> = record.urls.iter().filter(|url| filters.iter().all(|f| passes(url, f))).collect();
+        // The name breaks ties, so that pages neither repeat nor skip a trigger.
+        found.sort_by(|a, b| {
+            let time = |url: &UrlConfig| if by == "add_time" { url.add_time_ms } else { url.mod_time_ms };
+            let order = time(a).cmp(&time(b)).then_with(|| a.trigger.cmp(&b.trigger));
+            if up { order } else { order.reverse() }
+        });
+        let total = found.len();
+        let triggers: Value = found[page.of(total)].iter().map(|url| show(cx, record, url)).collect();
+        Ok(Answer::from_iter([("Triggers".to_owned(), triggers), ("TotalCount".to_owned(), json!(total))]))
+    }
+}

@@ -1,0 +1,206 @@
+//! What is written down of one request, and when.
+
+use super::resident::{Resident, Slot};
+use super::{Begun, BodyError, StreamBody};
+use crate::Inner;
+use crate::error::Refusal;
+use crate::pool::Pool;
+use bytes::Bytes;
+use http::{Method, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use mayfly_model::{ColdStart, InvocationRecord, RequestId, Status};
+use std::any::Any;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// The account of one request. It is closed when it is dropped: a request that nobody follows any more is a canceled one, unless
+/// something else was said before.
+pub(super) struct Account {
+    inner: Arc<Inner>,
+    pool: Arc<Pool>,
+    request_id: RequestId,
+    qualifier: String,
+    arrived: Begun,
+    /// When an instance had the request.
+    begun: Option<Instant>,
+    status: Status,
+    summary: String,
+    bytes: u64,
+    cold_start: Option<ColdStart>,
+    slot: Option<Slot>,
+    _keep: Box<dyn Any + Send>,
+}
+
+impl Account {
+    pub(super) fn open(
+        inner: &Arc<Inner>,
+        pool: &Arc<Pool>,
+        request_id: RequestId,
+        qualifier: String,
+        keep: Box<dyn Any + Send>,
+    ) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            pool: Arc::clone(pool),
+            request_id,
+            qualifier,
+            arrived: Begun::now(),
+            begun: None,
+            status: Status::CANCELED,
+            summary: String::new(),
+            bytes: 0,
+            cold_start: None,
+            slot: None,
+            _keep: keep,
+        }
+    }
+
+    pub(super) fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    /// The request has a slot, and keeps it to its end or to the next attempt.
+    pub(super) fn board(&mut self, slot: Slot) -> Arc<Resident> {
+        self.begun = Some(Instant::now());
+        let resident = Arc::clone(slot.resident());
+        self.cold_start = self.cold_start.or_else(|| resident.take_cold_start());
+        self.slot = Some(slot);
+        resident
+    }
+
+    /// Gives the slot up. The attempt failed for this reason.
+    pub(super) fn leave(&mut self, why: &str) -> Refusal {
+        match self.slot.take() {
+            Some(slot) => slot.explain(why),
+            None => Refusal::internal(&"a request that has no slot was sent"),
+        }
+    }
+
+    /// The head of the response is here.
+    pub(super) fn answered<B>(&mut self, response: &Response<B>, method: &Method, path: &str) {
+        const PATH_SHOWN: usize = 512;
+        let cut = path.char_indices().nth(PATH_SHOWN).map_or(path.len(), |(i, _)| i);
+        self.summary = format!("{} {method} {}", response.status().as_u16(), &path[..cut]);
+    }
+
+    /// The request ends without an answer of the function's own.
+    pub(super) fn refuse(mut self, refusal: &Refusal) {
+        self.status = refusal.status;
+        self.summary = String::from_utf8_lossy(&refusal.to_json(self.request_id)).into_owned();
+    }
+
+    /// All went well to the end.
+    pub(super) fn complete(&mut self) {
+        self.status = Status::OK;
+    }
+
+    /// Says how it ended.
+    pub(super) fn end_as(&mut self, status: Status) {
+        self.status = status;
+    }
+
+    /// Bytes that went to the visitor.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Closes the account with the end of `body`.
+    pub(super) fn follow(self, body: StreamBody) -> StreamBody {
+        Followed { body, account: self, ended: false }.boxed_unsync()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let spec = &self.pool.spec;
+        let now = Instant::now();
+        let begun = self.begun.unwrap_or(now);
+        let (output, output_cut) = match &self.slot {
+            Some(slot) => slot.resident().take_printed(),
+            None => (String::new(), 0),
+        };
+        let memory_bytes = self.slot.as_ref().map_or(0, |slot| slot.resident().memory_peak_bytes());
+        self.inner.sink.record(InvocationRecord {
+            request_id: self.request_id,
+            namespace: spec.namespace.to_string(),
+            function: spec.function.to_string(),
+            version: spec.key.version.clone(),
+            qualifier: std::mem::take(&mut self.qualifier),
+            start_ms: self.arrived.start_ms,
+            duration_us: now.duration_since(begun).as_micros() as u64,
+            wait_us: begun.duration_since(self.arrived.at).as_micros() as u64,
+            status: self.status,
+            ret_msg: if self.bytes > 0 {
+                format!("{} ({} bytes)", self.summary, self.bytes)
+            } else {
+                std::mem::take(&mut self.summary)
+            },
+            memory_mb: spec.config.memory_mb,
+            memory_bytes,
+            cold_start: self.cold_start,
+            retry: 0,
+            output,
+            output_cut_bytes: output_cut,
+        });
+    }
+}
+
+/// A body with the account of its request.
+struct Followed {
+    body: StreamBody,
+    account: Account,
+    ended: bool,
+}
+
+impl Body for Followed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                this.account.count(frame.data_ref().map_or(0, Bytes::len));
+                // The HTTP library does not ask again after the last frame when it knows that it is the last.
+                if this.body.is_end_stream() {
+                    this.account.complete();
+                }
+            }
+            Some(Err(_)) => {
+                this.ended = true;
+                this.account.end_as(Status::PROCESS_EXIT);
+            }
+            None => {
+                this.ended = true;
+                this.account.complete();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // A body that is empty from the start is never asked for a frame; a HEAD request's is not either.
+        if self.account.status == Status::CANCELED
+            && (self.body.is_end_stream() || self.body.size_hint().exact() == Some(0))
+        {
+            self.account.complete();
+        }
+    }
+}

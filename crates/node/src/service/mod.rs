@@ -1,0 +1,240 @@
+//! HTTP services (SCF's web functions): resident instances with a server of the user's own on port 9000, many requests at a time.
+//!
+//! The way of a request: [`serve`] takes a [`Slot`] of the version's pool, waiting for a start when none is free, sends the request over a
+//! connection to the instance, and hands the response's head back with a body that streams. The slot, the connection and the account of
+//! the request live in that body: they end with it, whoever ends it. See `docs/http.md`.
+
+mod account;
+mod connection;
+mod resident;
+mod tunnel;
+
+pub(crate) use resident::{Resident, Slot, start};
+
+use crate::Inner;
+use crate::error::Refusal;
+use crate::pool::{Place, Pool};
+use account::Account;
+use bytes::Bytes;
+use connection::Failure;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Body;
+use hyper::upgrade::OnUpgrade;
+use mayfly_model::{RequestId, Status};
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The port that a service's server listens on. Source: SCF, "Web Function".
+pub const SERVICE_PORT: u16 = 9000;
+/// What a version's own program is called. Source: the same page.
+pub const SERVICE_PROGRAM: &str = "scf_bootstrap";
+
+/// Any error of a body on its way.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// A body on its way.
+pub type StreamBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A request for a service.
+pub struct ServiceCall {
+    /// Its id.
+    pub request_id: RequestId,
+    /// What the visitor sent: the target in origin form, the headers without those that concern the visitor's connection only.
+    pub request: Request<StreamBody>,
+    /// The visitor's connection, when it asks to become something else (a WebSocket).
+    pub upgrade: Option<OnUpgrade>,
+    /// What the caller named.
+    pub qualifier: String,
+    /// Whatever should live as long as the request.
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// Runs one request. The answer is always a response: the service's own, or one that says what went wrong.
+pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall) -> Response<StreamBody> {
+    let ServiceCall { request_id, request, upgrade, qualifier, keep } = call;
+    let mut account = Account::open(inner, pool, request_id, qualifier, keep);
+    let result = match upgrade {
+        Some(upgrade) => tunnel::open(inner, pool, request, upgrade, &mut account).await,
+        None => exchange(inner, pool, request, &mut account).await,
+    };
+    match result {
+        Ok(Reply::Stream(response)) => response.map(|body| account.follow(body)),
+        Ok(Reply::Tunnel(response, tunnel)) => {
+            tunnel.run(account);
+            response
+        }
+        Err(refusal) => {
+            let response = refused(&refusal, request_id);
+            account.refuse(&refusal);
+            response
+        }
+    }
+}
+
+/// What an instance answered.
+enum Reply {
+    /// A response with a body.
+    Stream(Response<StreamBody>),
+    /// The connection becomes something else.
+    Tunnel(Response<StreamBody>, tunnel::Tunnel),
+}
+
+/// Gets a slot: at once, or when one comes free or an instance has started.
+async fn slot(inner: &Arc<Inner>, pool: &Arc<Pool>) -> Result<Slot, Refusal> {
+    if let Some(slot) = pool.slot() {
+        return Ok(slot);
+    }
+    match pool.wait(inner).await? {
+        Place::Shared(slot) => Ok(slot),
+        Place::Alone(_) => Err(Refusal::internal(&"a service has got an event function's instance")),
+    }
+}
+
+async fn exchange(
+    inner: &Arc<Inner>,
+    pool: &Arc<Pool>,
+    request: Request<StreamBody>,
+    account: &mut Account,
+) -> Result<Reply, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    describe(&mut parts.headers, pool, inner, account.request_id());
+    let http2 = parts.version == Version::HTTP_2 && is_grpc(&parts.headers);
+    // A request that may have begun is sent a second time only if that does no harm, and only if there is no body to send again.
+    let again = body.is_end_stream() && is_idempotent(&parts.method);
+    let mut body = Some(body);
+    for last_try in [false, true] {
+        let resident = account.board(slot(inner, pool).await?);
+        let mut request = Request::new(body.take().unwrap_or_else(nothing));
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = parts.uri.clone();
+        *request.headers_mut() = parts.headers.clone();
+        let sending =
+            async { if http2 { resident.send_http2(request).await } else { resident.send(request, again).await } };
+        let timeout_s = pool.spec.config.timeout_s;
+        let failure = match tokio::time::timeout(Duration::from_secs(u64::from(timeout_s)), sending).await {
+            Ok(Ok(response)) => {
+                account.answered(&response, &parts.method, parts.uri.path());
+                return Ok(Reply::Stream(response));
+            }
+            Ok(Err(failure)) => failure,
+            Err(_) => {
+                let message = format!("Invoking task timed out after {timeout_s} seconds");
+                return Err(Refusal::new(Status::TIME_LIMIT, message));
+            }
+        };
+        // Known to be gone before anybody gets the free slot.
+        if resident.check().await.is_err() {
+            pool.bury(&resident);
+        }
+        match failure {
+            Failure::NotBegun { body: back, why } => {
+                let refusal = account.leave(&why);
+                if last_try || (back.is_none() && !again) {
+                    return Err(refusal);
+                }
+                body = back;
+            }
+            Failure::Broken { why } => return Err(account.leave(&why)),
+        }
+    }
+    unreachable!("the second attempt returns")
+}
+
+/// No body.
+pub fn nothing() -> StreamBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body in one piece.
+pub fn whole(bytes: impl Into<Bytes>) -> StreamBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Tells the server which function it is. Source: SCF, "Web Function", request headers.
+fn describe(headers: &mut HeaderMap, pool: &Pool, inner: &Inner, request_id: RequestId) {
+    let mut id = [0u8; 36];
+    let id = crate::worker::format_id(request_id, &mut id);
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(HeaderName::from_static("x-scf-request-id"), value);
+    }
+    for (name, value) in pool.headers(inner) {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// The headers that are the same for every request of a version.
+pub(crate) fn headers_of(
+    spec: &mayfly_model::VersionSpec,
+    options: &crate::NodeOptions,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let config = &spec.config;
+    [
+        ("x-scf-memory", config.memory_mb.to_string()),
+        ("x-scf-timeout", (u64::from(config.timeout_s) * 1000).to_string()),
+        ("x-scf-version", spec.key.version.clone()),
+        ("x-scf-name", spec.function.to_string()),
+        ("x-scf-namespace", spec.namespace.to_string()),
+        ("x-scf-region", options.region.clone()),
+        ("x-scf-appid", options.app_id.clone()),
+        ("x-scf-uin", options.uin.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?)))
+    .collect()
+}
+
+/// The HTTP status that stands for a status of an invocation, for visitors who know only the former.
+pub fn http_status(status: Status) -> StatusCode {
+    match status {
+        Status::OK => StatusCode::OK,
+        Status::INVALID_EVENT => StatusCode::BAD_REQUEST,
+        Status::REQUEST_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+        Status::FUNCTION_NOT_FOUND | Status::QUALIFIER_NOT_FOUND => StatusCode::NOT_FOUND,
+        Status::RESOURCE_LIMIT | Status::CONCURRENCY_EXCEEDED => StatusCode::TOO_MANY_REQUESTS,
+        Status::TIME_LIMIT | Status::INIT_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
+        Status::INSUFFICIENT_RESOURCES | Status::FUNCTION_STATUS => StatusCode::SERVICE_UNAVAILABLE,
+        Status::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// The response to a request that got none from its function.
+pub fn refused(refusal: &Refusal, request_id: RequestId) -> Response<StreamBody> {
+    refused_with(refusal.status, refusal.to_json(request_id))
+}
+
+/// The same, with the error JSON made already.
+pub fn refused_with(status: Status, json: Vec<u8>) -> Response<StreamBody> {
+    let mut response = Response::new(whole(json));
+    *response.status_mut() = http_status(status);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static("x-scf-status"), HeaderValue::from(status.0));
+    if http_status(status) == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// True for methods that may be sent twice. Source: RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// When something began, for accounts.
+pub(crate) struct Begun {
+    at: Instant,
+    start_ms: u64,
+}
+
+impl Begun {
+    pub(crate) fn now() -> Self {
+        Self { at: Instant::now(), start_ms: crate::flight::now_ms() }
+    }
+}

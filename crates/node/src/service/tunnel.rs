@@ -1,0 +1,165 @@
+//! Connections that become something else: WebSockets, passed through byte for byte.
+
+use super::account::Account;
+use super::connection::{self, reason};
+use super::{Reply, StreamBody, describe, slot};
+use crate::Inner;
+use crate::error::Refusal;
+use crate::pool::Pool;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use mayfly_model::Status;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Bytes carried at a time in one direction. Two such buffers live for each open WebSocket while it moves data.
+const CHUNK: usize = 8 * 1024;
+
+/// Two connections that are about to be joined.
+pub(super) struct Tunnel {
+    visitor: OnUpgrade,
+    server: Upgraded,
+    idle: Option<Duration>,
+}
+
+/// Carries the visitor's request to a server. If it agrees to the change, both connections are handed back; if not, its answer is.
+pub(super) async fn open(
+    inner: &Arc<Inner>,
+    pool: &Arc<Pool>,
+    mut request: Request<StreamBody>,
+    visitor: OnUpgrade,
+    account: &mut Account,
+) -> Result<Reply, Refusal> {
+    describe(request.headers_mut(), pool, inner, account.request_id());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let limit = Duration::from_secs(u64::from(pool.spec.config.timeout_s));
+    let mut resident = account.board(slot(inner, pool).await?);
+    let stream = match resident.connect().await {
+        Ok(stream) => stream,
+        Err(e) => {
+            // Nothing was sent yet: another instance may do.
+            pool.bury(&resident);
+            account.leave(&e.to_string());
+            resident = account.board(slot(inner, pool).await?);
+            match resident.connect().await {
+                Ok(stream) => stream,
+                Err(e) => return Err(account.leave(&e.to_string())),
+            }
+        }
+    };
+    let attempt = async {
+        let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the server's connection, or hands it over.
+        let driver = tokio::spawn(driver.with_upgrades());
+        let response = sender.send_request(request).await?;
+        Ok::<_, hyper::Error>((response, driver))
+    };
+    let (mut response, driver) = match tokio::time::timeout(limit, attempt).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(e)) => return Err(account.leave(&reason(&e))),
+        Err(_) => {
+            let message = format!("Invoking task timed out after {} seconds", limit.as_secs());
+            return Err(Refusal::new(Status::TIME_LIMIT, message));
+        }
+    };
+    account.answered(&response, &method, &path);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let held = connection::Held::new(driver.abort_handle());
+        return Ok(Reply::Stream(response.map(|body| held.follow(body.map_err(Into::into).boxed_unsync()))));
+    }
+    let server = match hyper::upgrade::on(&mut response).await {
+        Ok(server) => server,
+        Err(e) => return Err(account.leave(&reason(&e))),
+    };
+    let idle = pool.spec.config.service.and_then(|s| s.websocket_idle_s).map(|s| Duration::from_secs(u64::from(s)));
+    Ok(Reply::Tunnel(response.map(|_| super::nothing()), Tunnel { visitor, server, idle }))
+}
+
+impl Tunnel {
+    /// Joins the two until one of them ends.
+    pub(super) fn run(self, mut account: Account) {
+        tokio::spawn(async move {
+            let Ok(visitor) = self.visitor.await else { return };
+            let (status, bytes) = join(TokioIo::new(visitor), TokioIo::new(self.server), self.idle).await;
+            account.end_as(status);
+            account.count(bytes);
+        });
+    }
+}
+
+/// Carries bytes both ways until both have ended, one fails, or nothing moves for `idle`. Returns how it ended, and the bytes that went to
+/// the visitor.
+async fn join<V, S>(visitor: V, server: S, idle: Option<Duration>) -> (Status, usize)
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_visitor, mut to_visitor) = tokio::io::split(visitor);
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let moved = parking_lot::Mutex::new(Instant::now());
+    let mut sent = 0;
+    let ended = {
+        let up = carry(&mut from_visitor, &mut to_server, &moved, None);
+        let down = carry(&mut from_server, &mut to_visitor, &moved, Some(&mut sent));
+        let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+        let quiet = async {
+            let Some(idle) = idle else { return std::future::pending().await };
+            loop {
+                let until = *moved.lock() + idle;
+                if until <= Instant::now() {
+                    return;
+                }
+                tokio::time::sleep_until(until).await;
+            }
+        };
+        tokio::select! {
+            // The visitor has closed its side: what the server still has to say may take a moment.
+            result = &mut up => match result {
+                Ok(()) => down.await.map_err(|_| Status::WEBSOCKET_CLIENT_BROKE),
+                Err(_) => Err(Status::WEBSOCKET_CLIENT_BROKE),
+            },
+            result = &mut down => result.map_err(|_| Status::PROCESS_EXIT),
+            () = quiet => Err(Status::WEBSOCKET_IDLE),
+        }
+    };
+    // Whichever end is still open learns that it is over.
+    let _ = to_visitor.shutdown().await;
+    let _ = to_server.shutdown().await;
+    (ended.err().unwrap_or(Status::OK), sent)
+}
+
+async fn carry(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &parking_lot::Mutex<Instant>,
+    mut count: Option<&mut usize>,
+) -> io::Result<()> {
+    let mut chunk = Vec::new();
+    loop {
+        // The buffer exists only while there is something in it: ten thousand silent connections should cost little.
+        chunk.clear();
+        std::future::poll_fn(|cx| {
+            let mut probe = [0u8; CHUNK];
+            let mut buffer = tokio::io::ReadBuf::new(&mut probe);
+            let result = std::task::ready!(std::pin::Pin::new(&mut *from).poll_read(cx, &mut buffer));
+            chunk.extend_from_slice(buffer.filled());
+            std::task::Poll::Ready(result)
+        })
+        .await?;
+        if chunk.is_empty() {
+            return to.shutdown().await;
+        }
+        *moved.lock() = Instant::now();
+        to.write_all(&chunk).await?;
+        if let Some(count) = &mut count {
+            **count += chunk.len();
+        }
+        chunk = Vec::new();
+    }
+}

@@ -1,0 +1,242 @@
+//! Function URLs: from a visitor's request to a function of either kind, and back.
+//!
+//! `/fn/<namespace>/<function>[@<qualifier>]/…` by path, `<function>.<namespace>.<domain>` by host. What happens to headers on the way is
+//! in [`headers`], what event functions see and answer in [`event`], what browsers are told in [`cors`]. See `docs/http.md`.
+
+mod address;
+mod cors;
+mod event;
+mod headers;
+
+use crate::invoker::NodeInvoker;
+use address::Address;
+pub use address::is_function_url;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use mayfly_base::{Clock, SystemClock};
+use mayfly_control::{Control, InvokeRequest, Invoker, UrlRoute, ids};
+use mayfly_gateway::{StreamBody, StreamRequest};
+use mayfly_model::{ApiError, RequestId, Status, UrlAuth, limits};
+use mayfly_node::Refusal;
+use mayfly_node::service::{self, ServiceCall};
+use mayfly_sign::{Credential, RequestView, Verifier};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the body of a request for an event function may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Answers requests for functions' URLs.
+pub struct Urls {
+    control: Control,
+    invoker: Arc<NodeInvoker>,
+    domain: String,
+}
+
+/// Who may sign, and how that is checked.
+pub struct Keys<'a> {
+    pub verifier: &'a Verifier,
+    pub credentials: &'a HashMap<String, Credential>,
+}
+
+impl Urls {
+    /// `domain`: what follows `<function>.<namespace>.` in hosts.
+    pub fn new(control: Control, invoker: Arc<NodeInvoker>, domain: String) -> Self {
+        Self { control, invoker, domain: domain.to_ascii_lowercase() }
+    }
+
+    /// True when a request is for a function's URL.
+    pub fn takes(&self, head: &http::request::Parts) -> bool {
+        is_function_url(head, &self.domain)
+    }
+
+    /// Answers one.
+    pub async fn answer(&self, call: StreamRequest, keys: Keys<'_>) -> Response<StreamBody> {
+        let id = ids::request_id();
+        let mut response = match self.route(call, id, keys).await {
+            Ok(response) => response,
+            Err(refused) => refused.into_response(id),
+        };
+        if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+            response.headers_mut().insert(HeaderName::from_static("x-scf-request-id"), value);
+        }
+        response
+    }
+
+    async fn route(&self, call: StreamRequest, id: RequestId, keys: Keys<'_>) -> Result<Response<StreamBody>, Refused> {
+        let StreamRequest { request, peer, secure } = call;
+        let (head, body) = request.into_parts();
+        let address = Address::of(&head, &self.domain).ok_or(Refused::NoAddress)?;
+        let route = self
+            .control
+            .resolve_url(&address.namespace, &address.function, address.qualifier.as_deref())
+            .map_err(Refused::NoFunction)?;
+        if let Some(cors) = &route.cors
+            && let Some(preflight) = cors::preflight(cors, &head)
+        {
+            return Ok(preflight);
+        }
+        let origin = head.headers.get(header::ORIGIN).cloned();
+        let (head, body) = match route.auth {
+            UrlAuth::Open => (head, body),
+            UrlAuth::Signed => signed(head, body, &keys).await?,
+        };
+        let visitor = headers::Visitor { peer, secure };
+        let cors = route.cors.clone();
+        let mut response = match route.target.spec.config.service {
+            Some(_) => self.serve(head, body, &address, &visitor, route, id).await?,
+            None => self.invoke(head, body, &address, &visitor, route, id).await?,
+        };
+        if let (Some(cors), Some(origin)) = (cors, origin) {
+            cors::admit(&cors, &origin, response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    /// Passes the request on to a service.
+    async fn serve(
+        &self,
+        mut head: http::request::Parts,
+        body: StreamBody,
+        address: &Address,
+        visitor: &headers::Visitor,
+        route: UrlRoute,
+        id: RequestId,
+    ) -> Result<Response<StreamBody>, Refused> {
+        let upgrade = headers::asks_for_upgrade(&head).then(|| head.extensions.remove::<OnUpgrade>()).flatten();
+        headers::forward(&mut head, visitor, address, id, upgrade.is_some());
+        head.uri = address.target.clone();
+        let upgrading = upgrade.is_some();
+        let call = ServiceCall {
+            request_id: id,
+            request: Request::from_parts(head, body),
+            upgrade,
+            qualifier: route.qualifier.to_string(),
+            keep: Box::new(()),
+        };
+        let mut response = self.invoker.serve(&route.target, call).await;
+        headers::back(response.headers_mut(), upgrading);
+        Ok(response)
+    }
+
+    /// Makes an event of the request, and a response of what the function returns.
+    async fn invoke(
+        &self,
+        head: http::request::Parts,
+        body: StreamBody,
+        address: &Address,
+        visitor: &headers::Visitor,
+        route: UrlRoute,
+        id: RequestId,
+    ) -> Result<Response<StreamBody>, Refused> {
+        let body = collect(body).await?;
+        let event = event::from_request(&head, address, visitor, &body);
+        if event.len() > limits::EVENT_SYNC_BYTES_MAX {
+            return Err(Refused::TooLarge);
+        }
+        let request = InvokeRequest {
+            request_id: id,
+            event: Bytes::from(event),
+            want_log: false,
+            retry: 0,
+            qualifier: route.qualifier.to_string(),
+        };
+        let outcome = self.invoker.invoke(&route.target, request).await;
+        if outcome.status != Status::OK {
+            return Ok(service::refused_with(outcome.status, outcome.body));
+        }
+        Ok(event::to_response(outcome.body))
+    }
+}
+
+/// Reads a whole body, as large as an event may be.
+async fn collect(mut body: StreamBody) -> Result<Bytes, Refused> {
+    if body.size_hint().lower() > limits::EVENT_SYNC_BYTES_MAX as u64 {
+        return Err(Refused::TooLarge);
+    }
+    let whole = async {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            // Trailers carry nothing for us.
+            if let Ok(data) = frame.map_err(|_| Refused::Broken)?.into_data() {
+                if bytes.len() + data.len() > limits::EVENT_SYNC_BYTES_MAX {
+                    return Err(Refused::TooLarge);
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(Bytes::from(bytes))
+    };
+    tokio::time::timeout(BODY_TIME, whole).await.unwrap_or(Err(Refused::Slow))
+}
+
+/// Checks the signature of a request for a URL that wants one. The signature covers the body, which is therefore read first.
+///
+/// Signed is what SCF's function URLs ask for: TC3 over path `/`, an empty query and the body, with `X-Scf-Cam-Timestamp` in the place of
+/// `X-TC-Timestamp`. Requests signed as for the API, with `X-TC-Timestamp`, are good too.
+async fn signed(
+    head: http::request::Parts,
+    body: StreamBody,
+    keys: &Keys<'_>,
+) -> Result<(http::request::Parts, StreamBody), Refused> {
+    if !head.headers.contains_key(header::AUTHORIZATION) {
+        return Err(Refused::Unsigned("This URL wants signed requests; see docs/http.md.".into()));
+    }
+    let body = collect(body).await?;
+    let lookup = |name: &str| -> Option<&[u8]> {
+        match name {
+            "x-tc-action" => Some(b"InvokeFunctionUrl"),
+            "x-tc-version" => Some(mayfly_control::API_VERSION.as_bytes()),
+            "x-tc-timestamp" => {
+                let own = head.headers.get("x-scf-cam-timestamp").or_else(|| head.headers.get(name));
+                own.map(HeaderValue::as_bytes)
+            }
+            _ => head.headers.get(name).map(HeaderValue::as_bytes),
+        }
+    };
+    let view = RequestView { method: head.method.as_str(), path: "/", query: "", header: &lookup, body: &body };
+    keys.verifier
+        .verify(&view, keys.credentials, SystemClock.now_ms())
+        .map_err(|e| Refused::Unsigned(ApiError::from(e).message.to_string()))?;
+    Ok((head, service::whole(body)))
+}
+
+/// Why a visitor gets no answer of a function.
+enum Refused {
+    NoAddress,
+    NoFunction(ApiError),
+    Unsigned(String),
+    TooLarge,
+    Slow,
+    Broken,
+}
+
+impl Refused {
+    fn into_response(self, id: RequestId) -> Response<StreamBody> {
+        let (http, status, message) = match self {
+            Self::NoAddress => (
+                StatusCode::NOT_FOUND,
+                Status::FUNCTION_NOT_FOUND,
+                "A function's URL is /fn/<namespace>/<function>/".to_owned(),
+            ),
+            Self::NoFunction(error) => (StatusCode::NOT_FOUND, Status::FUNCTION_NOT_FOUND, error.message.to_string()),
+            Self::Unsigned(why) => (StatusCode::UNAUTHORIZED, Status(401), why),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Status::REQUEST_TOO_LARGE,
+                format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
+            ),
+            Self::Slow => {
+                (StatusCode::REQUEST_TIMEOUT, Status::INVALID_EVENT, "The body arrived too slowly".to_owned())
+            }
+            Self::Broken => (StatusCode::BAD_REQUEST, Status::INVALID_EVENT, "The body was cut short".to_owned()),
+        };
+        let mut response = service::refused(&Refusal::new(status, message), id);
+        *response.status_mut() = http;
+        response
+    }
+}
