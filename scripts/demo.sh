@@ -43,6 +43,17 @@ call python-hello '{"name":"Mayfly"}'
 call node-hello '{"name":"Mayfly"}'
 call custom-bash '{"name":"Mayfly"}'
 
+visit() {
+  say "$1: deploy"
+  "$mayfly" deploy "examples/$1"
+  say "$1: $2 (the first visit starts it)"
+  for _ in 1 2; do
+    curl -sS -w '\n[%{http_code} in %{time_total} s]\n' "${@:3}" "$MAYFLY_ENDPOINT/fn/default/$1/$2"
+  done
+}
+visit python-page 'a/page?who=Mayfly'
+visit node-web greet -d who=Mayfly
+
 say "the functions"
 "$mayfly" ls
 
@@ -53,6 +64,7 @@ Now try, in another terminal:
   mayfly deploy examples/python-word-count && mayfly invoke word-count -d '{"text":"to be or not to be"}'
   mayfly publish python-hello -m "first" && mayfly versions python-hello
   mayfly logs python-hello
+  curl -N $MAYFLY_ENDPOINT/fn/default/node-web/clock      # a stream; or http://node-web.default.fn.localhost:${listen##*:}/ in a browser
   curl $MAYFLY_ENDPOINT/metrics
   docs/quick-start.md tells the rest.
 TEXT

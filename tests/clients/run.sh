@@ -1,9 +1,11 @@
 #!/bin/bash
 # Real, unmodified clients against a platform of their own: installs them (into a cache), starts `mayfly up` on a temporary folder, runs every session, stops it.
-# Usage: tests/clients/run.sh [--with-tccli] [SESSION...]      sessions: python node tccli runtimes; all by default. Must run as root, like the platform.
+# Usage: tests/clients/run.sh [--with-tccli] [SESSION...]      sessions: python node tccli runtimes web, all by default; web-more. Must run as root, like the platform.
+# web: frameworks as HTTP services, their clients, and abuse of the front door (~2 minutes). web-more: larger frameworks and transfers of gigabytes; only when named, or
+# with MAYFLY_WEB_MORE=1.
 # --with-tccli: tccli must run; without it, it runs unless MAYFLY_SKIP_TCCLI=1 (it takes 665 MB of disk).
 # Environment: MAYFLY_BIN (the binary; else one is built), MAYFLY_CACHE (default ~/.cache/mayfly-tests), MAYFLY_SKIP_TCCLI=1, MAYFLY_SKIP_SLOW=1 (no aws-lambda-ric, whose native
-# part takes minutes to build).
+# part takes minutes to build), MAYFLY_WEB_MORE=1.
 # The last line is `N passed, N failed`; the exit code is 0 only when nothing failed.
 set -u
 . "$(dirname "$0")/lib.sh"
@@ -13,11 +15,14 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | runtimes) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes]..." >&2; exit 2 ;;
+    python | node | tccli | runtimes | web | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes|web|web-more]..." >&2; exit 2 ;;
   esac
 done
-[ ${#sessions[@]} -gt 0 ] || sessions=(python node tccli runtimes)
+if [ ${#sessions[@]} = 0 ]; then
+  sessions=(python node tccli runtimes web)
+  [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(web-more)
+fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/mayfly-clients.XXXXXX")
@@ -54,7 +59,7 @@ if [ -z "$MAYFLY_ENDPOINT" ]; then
   say "0 passed, 1 failed"
   exit 1
 fi
-export MAYFLY_ENDPOINT
+export MAYFLY_ENDPOINT MAYFLY_PLATFORM_PID=$platform
 passed "$(head -n 1 "$work/ready" | sed "s|$work|DIR|g")"
 
 # session NAME COMMAND...: a session that dies before its tally is a failure of its own.
@@ -88,6 +93,8 @@ for name in "${sessions[@]}"; do
         failed "runtimes: the Python SDK is not installed"
       fi
       ;;
+    web) session web "$CLIENTS/web.sh" quick ;;
+    web-more) session web-more "$CLIENTS/web.sh" more ;;
   esac
 done
 

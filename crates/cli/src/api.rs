@@ -126,6 +126,10 @@ actions! {
         function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
         trigger_desc: String, enable: Option<String>,
     }
+    /// Takes a URL's settings back.
+    DeleteTrigger -> Nothing {
+        function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
+    }
     /// Lists namespaces.
     ListNamespaces -> Namespaces { offset: u64, limit: u64, order: String, order_by = "Orderby": String }
     /// Creates a namespace.

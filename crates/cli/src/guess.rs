@@ -10,6 +10,8 @@ use std::path::Path;
 /// Names of handlers, in the order in which they are looked for.
 const HANDLERS: [&str; 3] = ["main_handler", "handler", "lambda_handler"];
 const PYTHON_FILES: [&str; 3] = ["index.py", "app.py", "main.py"];
+/// What Go functions are called. Source: SCF, "Golang".
+const GO_PROGRAM: &str = "main";
 const PHP_FILES: [&str; 3] = ["index.php", "app.php", "main.php"];
 const NODE_FILES: [&str; 5] = ["index.js", "index.mjs", "index.cjs", "app.js", "main.js"];
 /// What the Node.js runtime appends to a handler's file, in its order.
@@ -64,6 +66,10 @@ pub fn family_of(name: &str) -> Result<RuntimeId, CliError> {
 }
 
 fn by_handler(dir: &Path, handler: &str) -> Result<Guess, CliError> {
+    if !handler.contains('.') && is_executable(&dir.join(handler)) {
+        let why = format!("`{handler}` is a program");
+        return Ok(Guess { runtime: "Go1".into(), handler: handler.into(), why });
+    }
     let file = handler.rsplit_once('.').map_or(handler, |(file, _)| file);
     let guess = |runtime: &str, name: String| Guess {
         runtime: runtime.into(),
@@ -101,6 +107,15 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
     if wanted(RuntimeId::Custom) && is_executable(&dir.join("bootstrap")) {
         let why = "there is an executable `bootstrap`".into();
         return Ok(Guess { runtime: "CustomRuntime".into(), handler: String::new(), why });
+    }
+    if wanted(RuntimeId::Go) && is_executable(&dir.join(GO_PROGRAM)) {
+        let why = format!("there is an executable `{GO_PROGRAM}`");
+        return Ok(Guess { runtime: "Go1".into(), handler: GO_PROGRAM.into(), why });
+    }
+    if wanted(RuntimeId::Go) && dir.join("go.mod").is_file() {
+        return Err(CliError::local("a Go function is deployed as a program, which is not there yet").hint(format!(
+            "CGO_ENABLED=0 go build -o {GO_PROGRAM} . (or -o bootstrap, for a program on AWS's library)"
+        )));
     }
     let mut candidates = Vec::new();
     if wanted(RuntimeId::Python) {
@@ -215,7 +230,7 @@ fn defines(family: RuntimeId, text: &str, name: &str) -> bool {
         ],
         // Names of functions do not distinguish case.
         RuntimeId::Php => &[r"(?mi)^\s*function\s+&?\s*NAME\s*\("],
-        RuntimeId::Custom => &[],
+        RuntimeId::Go | RuntimeId::Custom => &[],
     };
     patterns.iter().any(|p| Regex::new(&p.replace("NAME", name)).is_ok_and(|r| r.is_match(text)))
 }
@@ -268,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn go_is_told_by_its_program() {
+        let dir = folder(&[("go.mod", "module x"), ("main.go", "package main")]);
+        assert!(complete(dir.path(), None, None).unwrap_err().hint.contains("go build -o main"));
+        fs::write(dir.path().join("main"), "").unwrap();
+        fs::set_permissions(dir.path().join("main"), fs::Permissions::from_mode(0o755)).unwrap();
+        for handler in [None, Some("main")] {
+            let guess = complete(dir.path(), None, handler).unwrap();
+            assert_eq!((guess.runtime.as_str(), guess.handler.as_str()), ("Go1", "main"));
+        }
+    }
+
+    #[test]
     fn what_is_unclear_is_asked_back() {
         assert!(guess(&[]).unwrap_err().hint.contains("--runtime"));
         let none = guess(&[("index.py", "def other(): pass\nif handler == 1: pass")]).unwrap_err();
@@ -288,7 +315,7 @@ mod tests {
         assert!(complete(dir.path(), None, Some("index.handler")).is_err());
         assert!(complete(dir.path(), None, Some("lost.handler")).unwrap_err().message.contains("lost.py"));
         assert!(complete(dir.path(), Some("Cobol"), None).unwrap_err().message.contains("Cobol"));
-        assert!(complete(dir.path(), Some("Go1"), None).unwrap_err().message.contains("not served"));
+        assert!(complete(dir.path(), Some("Php5.6"), None).unwrap_err().message.contains("not served"));
         assert_eq!(complete(dir.path(), Some("CustomRuntime"), None).unwrap().handler, "");
     }
 }

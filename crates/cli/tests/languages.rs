@@ -2,6 +2,9 @@
 
 use mayfly_testkit::{Platform, Setup, can_sandbox};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of the largest event and the largest answer.
 const PAYLOAD_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -33,7 +36,7 @@ fn text(files: &[(&str, &str)]) -> Files {
 
 /// True when `program` is there. Says loudly when not; where `CI` is set that is a failure.
 fn has(program: &str, language: &str) -> bool {
-    let found = std::path::Path::new(program).exists();
+    let found = Path::new(program).exists();
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{program} is missing: tests of {language} need it, and CI has it");
         eprintln!("SKIPPED: tests of {language} need {program}");
@@ -83,6 +86,53 @@ fn php() -> Option<Language> {
     })
 }
 
+/// Builds the Go program in `folder` of the tests' support, as `main` or whatever `name` says. `None`: it cannot be, and that was said.
+fn go_program(folder: &str, name: &str) -> Option<(String, Vec<u8>)> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/go").join(folder);
+    let found = ["/usr/local/go/bin/go", "/usr/bin/go"].into_iter().find(|p| Path::new(p).exists());
+    if !has(found.unwrap_or("/usr/bin/go"), "Go") {
+        return None;
+    }
+    // Go's own cache makes the second build of a program quick; two at a time would do it twice.
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("main");
+    let output = Command::new(found?)
+        .args(["build", "-ldflags=-s -w", "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir(&folder)
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-mod=readonly")
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let offline = said.contains("dial tcp") || said.contains("proxy") || said.contains("lookup");
+        assert!(offline && std::env::var_os("CI").is_none(), "{}: {said}", folder.display());
+        eprintln!("SKIPPED: {} needs packages that cannot be had: {said}", folder.display());
+        return None;
+    }
+    Some((name.to_owned(), std::fs::read(&program).unwrap()))
+}
+
+fn go() -> Option<Language> {
+    let data = || ("data.txt".to_owned(), b"data".to_vec());
+    let script = |text: &str| vec![("main".to_owned(), format!("#!/bin/sh\n{text}\n").into_bytes())];
+    Some(Language {
+        runtime: "Go1",
+        handler: "main",
+        files: vec![go_program("rpc", "main")?, data()],
+        memory_mb: 128,
+        error: ("RangeError", ""),
+        broken: (script("echo no nonesuch here\nexit 1"), 445, "nonesuch"),
+        ends: script("exit 1"),
+        stuck: script("sleep 60"),
+        empty: vec![("other".to_owned(), b"#!/bin/sh\n".to_vec())],
+    })
+}
+
 fn platform() -> Platform {
     Setup::new(env!("CARGO_BIN_EXE_mayfly")).start()
 }
@@ -128,7 +178,7 @@ fn endings(p: &Platform, language: &Language) {
     let told = thrown.value();
     assert_eq!(told["errorType"], language.error.0, "{told}");
     assert!(told["errorMessage"].as_str().unwrap().contains("on purpose"), "{told}");
-    let stack = told["stackTrace"].as_str().unwrap();
+    let stack = told["stackTrace"].as_str().unwrap_or("");
     assert!(stack.contains(language.error.1), "{told}");
     assert!(!stack.contains("/var/runtime") && !stack.to_lowercase().contains("mayfly"), "frames of ours: {told}");
     assert!(thrown.log().contains("ERROR RequestId"), "{}", thrown.log());
@@ -302,5 +352,85 @@ function main_handler($event, $context) {
         ),
         "InvalidParameterValue.Runtime"
     );
+    assert_eq!(p.stop(), Some(0));
+}
+
+#[test]
+fn go_keeps_the_contract() {
+    keeps_the_contract(go());
+}
+
+#[test]
+fn go_programs_tell_panics_and_what_cannot_be_served() {
+    if !can_sandbox() {
+        return;
+    }
+    let Some(language) = go() else { return };
+    let p = platform();
+    deploy(&p, &language, "odd", &language.files, &json!({ "Timeout": 5, "MemorySize": 512 }));
+    let call = |event: Value| p.invoke("odd", &event);
+    assert_eq!(call(json!({ "do": "count" })).value(), json!(1));
+    let panicked = call(json!({ "do": "panic" }));
+    let told = panicked.value();
+    assert_eq!((panicked.status(), told["errorMessage"].as_str()), (430, Some("in panic")), "{told}");
+    let stack = told["stackTrace"].as_str().unwrap();
+    let (first, rest) = stack.split_once("\n\n").unwrap();
+    assert_eq!(first, "panic: in panic");
+    let frames: Vec<&str> = rest.lines().filter(|l| !l.starts_with('\t')).collect();
+    assert_eq!(frames, ["mayfly.example/contract/do.deeper(...)", "mayfly.example/contract/do.Do(...)"], "{stack}");
+    assert!(rest.contains("do/do.go:26"), "{stack}");
+    assert_eq!(call(json!({ "do": "count" })).value(), json!(1), "a program that panicked is not used again");
+    // An event that the handler's types refuse.
+    let refused = call(json!({ "do": 7 }));
+    assert_eq!((refused.status(), refused.value()["errorType"].as_str()), (430, Some("UnmarshalTypeError")));
+    // Longer than any frame: it is left out on the way, and the program goes on.
+    let large = call(json!({ "do": "large", "size": 40 << 20 }));
+    assert_eq!(large.status(), 407, "{}", large.value().to_string().chars().take(300).collect::<String>());
+    assert_eq!(call(json!({ "do": "count" })).value(), json!(2));
+    let context = call(json!({ "do": "context" })).value();
+    assert!(context["deadline"].as_u64().unwrap() > 1_600_000_000, "{context}");
+    assert!(context["environment"].as_str().unwrap().contains("\"SCF_NAMESPACE\":\"default\""), "{context}");
+    assert_eq!(context["region"], "ap-guangzhou");
+    let memory = "#!/usr/bin/python3\nx = bytearray(1 << 30)\n";
+    let server = "#!/usr/bin/python3\nimport os, socket\ns = socket.create_server(('', int(os.environ['_LAMBDA_SERVER_PORT'])))\nc, _ = s.accept()\nc.sendall(b'SSH-2.0-x\\r\\n' * 20)\nc.recv(1 << 20)\ns.accept()\n";
+    for (name, code, status) in [("memory", memory, 434), ("server", server, 445)] {
+        deploy(&p, &language, name, &text(&[("main", code)]), &json!({ "InitTimeout": 5 }));
+        let answer = p.invoke(name, &json!({}));
+        assert_eq!(answer.status(), status, "{name}: {:?}", answer.result);
+    }
+    assert_eq!(p.stop(), Some(0));
+}
+
+/// AWS's library speaks both the protocol of SCF's and the Lambda Runtime API.
+#[test]
+fn go_programs_on_awss_library_run_both_ways() {
+    if !can_sandbox() {
+        return;
+    }
+    let Some((_, program)) = go_program("lambda", "main") else { return };
+    let p = platform();
+    for (name, runtime, file) in [("rpc", "Go1", "main"), ("api", "CustomRuntime", "bootstrap")] {
+        let code = mayfly_testkit::zip_base64(&[(file, program.as_slice())]);
+        let request = json!({ "FunctionName": name, "Runtime": runtime, "Handler": "main", "Timeout": 5, "Code": { "ZipFile": code } });
+        p.must("CreateFunction", request);
+        let call = |event: Value| p.invoke(name, &event);
+        let value = json!({ "deep": ["ü", 1.5, null] });
+        let answer = call(json!({ "do": "echo", "value": value }));
+        assert_eq!((answer.status(), answer.value()), (200, value), "{name}: {:?}", answer.result);
+        assert_eq!(call(json!({ "do": "count" })).value(), json!(1), "{name}");
+        let thrown = call(json!({ "do": "throw" })).value();
+        assert_eq!(
+            (thrown["errorType"].as_str(), thrown["errorMessage"].as_str()),
+            (Some("RangeError"), Some("on purpose"))
+        );
+        let panicked = call(json!({ "do": "panic" }));
+        assert_eq!((panicked.status(), panicked.value()["errorMessage"].as_str()), (430, Some("in panic")), "{name}");
+        assert!(panicked.value()["stackTrace"].to_string().contains("deeper"), "{name}: {}", panicked.value());
+        assert_eq!(call(json!({ "do": "count" })).value(), json!(1), "{name}: another instance after a panic");
+        let answer = call(json!({ "do": "context" }));
+        let context = answer.value();
+        assert_eq!(context["request_id"], answer.result["FunctionRequestId"], "{name}");
+        assert_eq!((&context["function_name"], &context["memory_limit_in_mb"]), (&json!(name), &json!(128)), "{name}");
+    }
     assert_eq!(p.stop(), Some(0));
 }

@@ -13,13 +13,15 @@ pub enum RuntimeId {
     Node,
     /// PHP.
     Php,
+    /// Programs built on SCF's Go library.
+    Go,
     /// The user's own `bootstrap`, speaking SCF's or Lambda's runtime API over HTTP.
     Custom,
 }
 
 impl RuntimeId {
     /// Every family, in the order in which tables show them.
-    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Php, Self::Custom];
+    pub const ALL: [Self; 5] = [Self::Python, Self::Node, Self::Php, Self::Go, Self::Custom];
 
     /// The folder under `runtimes/`.
     pub fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl RuntimeId {
             Self::Python => "python",
             Self::Node => "node",
             Self::Php => "php",
+            Self::Go => "go",
             Self::Custom => "custom",
         }
     }
@@ -36,9 +39,19 @@ impl RuntimeId {
         matches!(self, Self::Php)
     }
 
-    /// True when handlers are named `file.function` (as against an executable `bootstrap`).
-    pub fn has_handler(self) -> bool {
-        !matches!(self, Self::Custom)
+    /// The family whose waiting sandboxes its functions take.
+    pub fn stock(self) -> Self {
+        // A program of the function's own needs nothing but a sandbox, whatever protocol it speaks.
+        if self == Self::Go { Self::Custom } else { self }
+    }
+
+    /// What handlers of this family look like.
+    pub fn handler_form(self) -> HandlerForm {
+        match self {
+            Self::Python | Self::Node | Self::Php => HandlerForm::Function,
+            Self::Go => HandlerForm::Program,
+            Self::Custom => HandlerForm::Any,
+        }
     }
 }
 
@@ -46,6 +59,19 @@ impl fmt::Display for RuntimeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What a handler names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerForm {
+    /// `file.function`, such as `index.main_handler`.
+    Function,
+    /// An executable file of the package, such as `main`.
+    Program,
+    /// `package.Class::method`.
+    Method,
+    /// Nothing: the package's `bootstrap` is run.
+    Any,
 }
 
 /// One name that SCF sells, and the family that serves it here.
@@ -89,7 +115,7 @@ pub const RUNTIME_NAMES: &[RuntimeName] = &[
     RuntimeName { name: "Php7.4", family: Ok(RuntimeId::Php) },
     RuntimeName { name: "Php8.0", family: Ok(RuntimeId::Php) },
     RuntimeName { name: "Php", family: Ok(RuntimeId::Php) },
-    RuntimeName { name: "Go1", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Go1", family: Ok(RuntimeId::Go) },
     RuntimeName { name: "Java8", family: Err(LATER_LANGUAGE) },
     RuntimeName { name: "Java11", family: Err(LATER_LANGUAGE) },
     RuntimeName { name: "CustomImage", family: Err(NO_IMAGES) },

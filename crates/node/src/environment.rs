@@ -55,6 +55,21 @@ pub fn build(spec: &VersionSpec, options: &NodeOptions) -> BTreeMap<String, Stri
             set("NODE_PATH", "/var/user:/var/user/node_modules:/opt:/opt/node_modules:/opt/nodejs/node_modules");
         }
         RuntimeId::Php => {}
+        RuntimeId::Go => {
+            let port = crate::go::PROGRAM_PORT.to_string();
+            for (key, value) in [
+                // The name that SCF's library reads; it is AWS's, whose library is served as well.
+                ("_LAMBDA_SERVER_PORT", port.as_str()),
+                ("FUNCTION_NAME", spec.function.as_str()),
+                ("FUNCTION_VERSION", &spec.key.version),
+                ("FUNCTION_MEMORY_SIZE", &memory),
+                ("AWS_LAMBDA_FUNCTION_NAME", spec.function.as_str()),
+                ("AWS_LAMBDA_FUNCTION_VERSION", &spec.key.version),
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
+            ] {
+                set(key, value);
+            }
+        }
         RuntimeId::Custom => {
             for (key, value) in [
                 ("SCF_RUNTIME_API", "127.0.0.1"),

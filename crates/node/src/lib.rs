@@ -7,6 +7,7 @@
 mod environment;
 mod error;
 mod flight;
+mod go;
 mod output;
 pub mod pool;
 mod runtime_api;
@@ -229,6 +230,22 @@ impl Node {
     /// Keeps `warm` instances of a version, busy ones included, from now on; idle ones beyond that go within a minute.
     pub fn keep(&self, pool: &Arc<Pool>, warm: usize) {
         pool.keep(&self.inner, warm);
+    }
+
+    /// Keeps at least `count` instances of a version ready until another number is said. To be said again from time to time: what has ended
+    /// since is started anew then.
+    pub fn provision(&self, pool: &Arc<Pool>, count: usize) {
+        pool.provision(&self.inner, count);
+    }
+
+    /// Instances of a pool that have a request now.
+    pub fn busy(&self, pool: &Pool) -> usize {
+        pool.busy()
+    }
+
+    /// How a pool stands: instances ready or at work, instances starting, and why no more could be started ahead.
+    pub fn readiness(&self, pool: &Pool) -> (usize, usize, Option<String>) {
+        pool.readiness()
     }
 
     /// Figures of now.

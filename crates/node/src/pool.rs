@@ -23,6 +23,9 @@ const START_SLACK: Duration = Duration::from_secs(30);
 /// How long requests that are under way on a service's old version may go on after an update.
 const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
 
+/// After a start ahead of need failed, the next is tried no sooner.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// How long an instance stays idle that the plan for this minute does not want.
 const PLANNED_IDLE: Duration = Duration::from_secs(30);
 
@@ -92,12 +95,18 @@ struct State {
     retired: bool,
     /// Instances to keep although nobody asks for them; said by who plans ahead, whose word replaces the keep-alive.
     floor: Option<usize>,
+    /// Instances that were ordered to be kept ready; they are not ended for anybody else either.
+    provisioned: usize,
+    /// Why the last start ahead did not come about, and when that was.
+    blocked: Option<(Instant, String)>,
     /// Most instances that were needed at once since this was last looked at.
     peak: usize,
     instances: HashMap<u64, Weak<dyn Instance>>,
 }
 
 /// What a request gets.
+// A worker moves through here on every call; a box for it would be an allocation each time.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Place {
     /// An instance of its own.
     Alone(Worker),
@@ -469,16 +478,43 @@ impl Pool {
         std::mem::replace(&mut state.peak, now).max(now)
     }
 
-    /// Keeps at least `floor` instances from here on, idle ones included, and starts what is missing, as far as memory is free: nobody
-    /// else's instances are ended for them.
+    /// Keeps at least `floor` instances from here on, idle ones included, in the place of the keep-alive.
     pub(crate) fn keep(self: &Arc<Self>, inner: &Arc<Inner>, floor: usize) {
+        self.state.lock().floor = Some(floor);
+        self.fill(inner);
+    }
+
+    /// Keeps at least so many instances ready until another number is said.
+    pub(crate) fn provision(self: &Arc<Self>, inner: &Arc<Inner>, count: usize) {
+        self.state.lock().provisioned = count;
+        self.fill(inner);
+    }
+
+    /// Instances that have a request.
+    pub(crate) fn busy(&self) -> usize {
+        let state = self.state.lock();
+        state.alive.saturating_sub(state.idle_count() + state.starting)
+    }
+
+    /// Instances that are ready or at work, those that are starting, and why no more could be started.
+    pub(crate) fn readiness(&self) -> (usize, usize, Option<String>) {
+        let state = self.state.lock();
+        (state.alive - state.starting, state.starting, state.blocked.as_ref().map(|(_, why)| why.clone()))
+    }
+
+    /// Starts what is missing of what is to be kept, as far as memory is free: nobody else's instances are ended for it.
+    fn fill(self: &Arc<Self>, inner: &Arc<Inner>) {
         loop {
             let mut state = self.state.lock();
-            state.floor = Some(floor);
-            if state.retired || state.alive >= floor {
+            if state.retired || state.alive >= state.least() {
+                return;
+            }
+            // Broken code must not keep the machine busy.
+            if state.blocked.as_ref().is_some_and(|(at, _)| at.elapsed() < PAUSE_AFTER_FAILURE) {
                 return;
             }
             if !matches!(self.admission(inner, &state), Admission::Start { evict_mb: 0 }) {
+                state.blocked = Some((Instant::now(), "There is not enough memory for more instances".to_owned()));
                 return;
             }
             let lease = self.lease(inner, &mut state);
@@ -487,16 +523,23 @@ impl Pool {
             let (pool, inner) = (Arc::clone(self), Arc::clone(inner));
             tokio::spawn(async move {
                 let result = start::start(&inner, &pool, lease, reason).await;
-                pool.state.lock().starting -= 1;
+                {
+                    let mut state = pool.state.lock();
+                    state.starting -= 1;
+                    state.blocked = result.as_ref().err().map(|refusal| (Instant::now(), refusal.message.clone()));
+                }
                 match result {
                     Ok(mut worker) => {
                         // No request has waited for it.
                         worker.cold_start = None;
-                        if pool.spec.config.service.is_some() { pool.settle(worker) } else { pool.give(worker) }
+                        if pool.spec.config.service.is_some() {
+                            pool.settle(worker);
+                        } else {
+                            pool.give(worker);
+                        }
                     }
                     Err(refusal) => {
                         tracing::warn!(error = %refusal.message, function = %pool.spec.function, "an instance could not be started ahead");
-                        pool.state.lock().floor = Some(0);
                         pool.refuse(&refusal);
                     }
                 }
@@ -511,7 +554,7 @@ impl Pool {
         let (ended, idle, forget) = {
             let mut state = self.state.lock();
             let keep = if state.floor.is_some() { &planned } else { keep };
-            let spare = state.alive.saturating_sub(state.floor.unwrap_or(0));
+            let spare = state.alive.saturating_sub(state.least());
             let ages = state.idle.iter().map(|w| now.duration_since(w.idle_since).as_millis() as u64);
             let count = keep.excess(ages).min(spare);
             let ended: Vec<Worker> = state.idle.drain(..count).collect();
@@ -546,7 +589,7 @@ impl Pool {
         if self.quota.reserved_mb().is_some() {
             return 0;
         }
-        self.state.try_lock().map_or(0, |state| state.idle_count() as u64 * self.memory_mb())
+        self.state.try_lock().map_or(0, |state| state.evictable() as u64 * self.memory_mb())
     }
 
     /// Tick of the idle worker unused longest, if one may be taken back.
@@ -555,6 +598,9 @@ impl Pool {
             return None;
         }
         let state = self.state.lock();
+        if state.evictable() == 0 {
+            return None;
+        }
         let residents = state.residents.iter().filter(|r| r.load() == 0).map(|r| r.used.load(Ordering::Acquire));
         state.idle.first().map(|w| w.used).into_iter().chain(residents).min()
     }
@@ -562,6 +608,9 @@ impl Pool {
     /// Ends the idle worker unused longest. Returns the memory that came free, in MB.
     pub(crate) fn evict_one(&self) -> u64 {
         let mut state = self.state.lock();
+        if state.evictable() == 0 {
+            return 0;
+        }
         let resident = state.residents.iter().filter(|r| r.load() == 0).min_by_key(|r| r.used.load(Ordering::Acquire));
         if let Some(resident) = resident.cloned() {
             resident.end(ColdStartReason::Evicted);
@@ -641,6 +690,16 @@ impl State {
 
     fn note_demand(&mut self, concurrency: usize) {
         self.peak = self.peak.max(self.needed(concurrency));
+    }
+
+    /// Instances that are to be kept whatever the demand.
+    fn least(&self) -> usize {
+        self.provisioned.max(self.floor.unwrap_or(0))
+    }
+
+    /// Idle instances that may be ended for others.
+    fn evictable(&self) -> usize {
+        self.idle_count().min(self.alive.saturating_sub(self.provisioned))
     }
 
     /// Instances without a request.

@@ -57,6 +57,8 @@ struct Current {
     event: Bytes,
     memory_mb: u32,
     timeout_s: u32,
+    /// The program has been given it.
+    taken: bool,
     answer: oneshot::Sender<Result<Vec<u8>, Refusal>>,
 }
 
@@ -92,8 +94,18 @@ impl RuntimeApi {
         let (answer, receiver) = oneshot::channel();
         let event = Bytes::copy_from_slice(event);
         self.pending = Some(receiver);
-        self.shared.state.lock().current = Some(Current { id, deadline_ms, event, memory_mb, timeout_s, answer });
+        self.shared.state.lock().current =
+            Some(Current { id, deadline_ms, event, memory_mb, timeout_s, taken: false, answer });
         self.shared.work.notify_waiters();
+    }
+
+    /// What it means for the event that the program has ended.
+    pub fn lost(&self) -> Lost {
+        if self.shared.state.lock().current.as_ref().is_some_and(|current| !current.taken) {
+            Lost::Unsent
+        } else {
+            Lost::Closed
+        }
     }
 
     /// Waits for the answer to it. Safe to drop and to call again.
@@ -253,8 +265,10 @@ impl Shared {
     }
 
     fn event(&self, lambda: bool) -> Option<Response<Full<Bytes>>> {
-        let state = self.state.lock();
-        let current = state.current.as_ref()?;
+        let mut state = self.state.lock();
+        let State { current, arn, .. } = &mut *state;
+        let current = current.as_mut()?;
+        current.taken = true;
         let mut response = Response::new(Full::new(current.event.clone()));
         let headers = response.headers_mut();
         headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -266,7 +280,7 @@ impl Shared {
         if lambda {
             set("lambda-runtime-aws-request-id", current.id.to_string());
             set("lambda-runtime-deadline-ms", current.deadline_ms.to_string());
-            set("lambda-runtime-invoked-function-arn", state.arn.clone());
+            set("lambda-runtime-invoked-function-arn", arn.clone());
             let trace =
                 format!("Root=1-{:08x}-{:024x};Sampled=0", current.deadline_ms / 1000, current.id.0 & ((1 << 96) - 1));
             set("lambda-runtime-trace-id", trace);

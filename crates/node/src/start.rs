@@ -4,7 +4,7 @@ use crate::error::Refusal;
 use crate::output::Printed;
 use crate::pool::{Lease, Pool};
 use crate::worker::{Line, Lost, Waiting, Worker};
-use crate::{Inner, environment, service};
+use crate::{Inner, environment, go, service};
 use mayfly_guest::{Bind, Context, Kind, Ready};
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, ForkMode, Phases, RuntimeId, Status, limits};
@@ -101,6 +101,7 @@ pub async fn start(
     clock.runtime_is_up();
     let mut printed = Printed::default();
     match config.runtime {
+        RuntimeId::Go => go::launch(inner, pool, &mut process, &mut printed, &trees).await?,
         RuntimeId::Custom => launch(inner, pool, &mut process, &mut printed, &trees).await?,
         _ => {
             load(inner, pool, &mut process, &mut printed, false).await?;
@@ -185,7 +186,7 @@ async fn note_failure(pool: &Pool, error: &Refusal) {
 }
 
 pub(crate) async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refusal> {
-    inner.warm.take(runtime).await.map_err(|e| match e {
+    inner.warm.take(runtime.stock()).await.map_err(|e| match e {
         mayfly_sandbox::SandboxError::NoRuntime(name, why) => {
             tracing::error!(%name, %why, "a runtime is missing");
             Refusal::new(Status::INIT_ERROR, format!("The runtime `{name}` is not available on this machine"))

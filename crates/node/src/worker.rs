@@ -1,6 +1,7 @@
 //! One process that runs invocations: the line to it, what it prints, and the sandbox around it.
 
 use crate::error::Refusal;
+use crate::go::GoLine;
 use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
@@ -29,6 +30,8 @@ pub enum Line {
     Shim(Shim),
     /// HTTP, at the process's own asking.
     Custom(RuntimeApi),
+    /// Calls to a program in Go.
+    Go(Box<GoLine>),
 }
 
 /// Why a line gave no answer.
@@ -82,6 +85,7 @@ impl Waiting {
         match &mut self.line {
             Line::Shim(shim) => shim.is_open(),
             Line::Custom(_) => !self.output.ended(),
+            Line::Go(line) => line.is_open(),
         }
     }
 
@@ -226,6 +230,7 @@ impl Worker {
                 put_invoke(&mut shim.outgoing, id, deadline_ms, event);
             }
             Line::Custom(api) => api.begin(request_id, deadline_ms, event, limits),
+            Line::Go(line) => line.begin(request_id, deadline_ms, event),
         }
     }
 
@@ -243,6 +248,13 @@ impl Worker {
                     other => Err(Lost::Frame(FrameError::UnknownKind(other as u8))),
                 }
             }
+            Line::Go(line) => {
+                let exchange = line.exchange(&mut self.process.output, &mut self.printed);
+                match tokio::time::timeout_at(deadline.into(), exchange).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Lost::Deadline),
+                }
+            }
             Line::Custom(api) => {
                 let (output, printed) = (&mut self.process.output, &mut self.printed);
                 let answer = async {
@@ -251,7 +263,7 @@ impl Worker {
                             biased;
                             answer = api.answer() => return answer,
                             more = output.pump(printed) => if !more {
-                                return Err(Lost::Closed);
+                                return Err(api.lost());
                             },
                         }
                     }

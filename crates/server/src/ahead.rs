@@ -54,7 +54,7 @@ impl Ahead {
             let wanted = Function { memory_mb: f64::from(memory_mb), parked_mb: 0.0, policy: self.policy };
             let known = match self.known.get_mut(&key) {
                 Some(known) => known,
-                None => match self.fleet.add(wanted.clone()) {
+                None => match self.fleet.add(wanted) {
                     Ok(id) => self.known.entry(key).or_insert(Known { id, memory_mb, needed: minute }),
                     Err(error) => {
                         tracing::warn!(%error, function = %spec.function, "no forecast for this function; it keeps to the keep-alive");

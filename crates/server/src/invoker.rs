@@ -1,7 +1,9 @@
 //! Control's way to the node.
 
+use crate::provisioned::Orders;
 use async_trait::async_trait;
-use mayfly_control::{Control, InvokeRequest, Invoker, RouteChange, RouteTarget};
+use mayfly_base::{Clock, SystemClock};
+use mayfly_control::{Control, InvokeRequest, Invoker, ProvisionedOrder, ProvisionedState, RouteChange, RouteTarget};
 use mayfly_model::{InvokeOutcome, Status};
 use mayfly_node::pool::Pool;
 use mayfly_node::service::{ServiceCall, StreamBody};
@@ -17,6 +19,7 @@ pub struct NodeInvoker {
     metrics: Metrics,
     /// Functions whose `$LATEST` was replaced and not called since: their next start is due to that.
     replaced: Mutex<HashSet<String>>,
+    orders: Orders,
 }
 
 /// What is kept with each version: found once, used on each call.
@@ -28,7 +31,7 @@ struct Attachment {
 impl NodeInvoker {
     /// An invoker over `node`.
     pub fn new(node: Node, metrics: Metrics) -> Self {
-        Self { node, metrics, replaced: Mutex::default() }
+        Self { node, metrics, replaced: Mutex::default(), orders: Orders::default() }
     }
 
     fn attach(&self, target: &RouteTarget) -> Arc<Attachment> {
@@ -41,6 +44,20 @@ impl NodeInvoker {
 }
 
 impl NodeInvoker {
+    /// Carries out an order to keep instances ready, or ends it.
+    pub fn provision(&self, target: &Arc<RouteTarget>, order: Option<Arc<ProvisionedOrder>>) {
+        let Some(attached) = target.attachment(|| self.attach(target)) else {
+            unreachable!("only this type attaches anything to targets");
+        };
+        let attached: &Attachment = attached;
+        self.orders.set(&self.node, target, Arc::clone(&attached.pool), order, SystemClock.now_ms());
+    }
+
+    /// One look at all such orders. Call it about once a second.
+    pub fn tend(&self) {
+        self.orders.tend(&self.node, SystemClock.now_ms());
+    }
+
     /// Runs one request for a service.
     pub async fn serve(&self, target: &Arc<RouteTarget>, mut call: ServiceCall) -> http::Response<StreamBody> {
         let Some(attached) = target.attachment(|| self.attach(target)) else {
@@ -80,6 +97,10 @@ impl Invoker for NodeInvoker {
         outcome
     }
 
+    fn provisioned(&self, target: &Arc<RouteTarget>) -> Option<ProvisionedState> {
+        self.orders.state(&self.node, &target.spec.key)
+    }
+
     fn catalogue_changed(&self, change: &RouteChange) {
         match change {
             RouteChange::Retired { target, replaced, force } => {
@@ -87,6 +108,7 @@ impl Invoker for NodeInvoker {
                 if *replaced {
                     self.replaced.lock().insert(key.function_id.clone());
                 }
+                self.orders.forget(key);
                 self.node.retire(key, *force);
                 if !*replaced && key.version == "$LATEST" {
                     self.replaced.lock().remove(&key.function_id);
@@ -95,7 +117,7 @@ impl Invoker for NodeInvoker {
                 }
             }
             RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
-            RouteChange::Provisioned { .. } => {}
+            RouteChange::Provisioned { target, order } => self.provision(target, order.clone()),
         }
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod invoker;
 mod logs;
 mod prepare;
+mod provisioned;
 mod runtimes;
 mod url;
 
@@ -153,14 +154,17 @@ impl Platform {
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
         invoker::restore_quotas(&control, &node);
-        let urls = url::Urls::new(control.clone(), invoker, options.domain.clone());
+        for (target, order) in control.provisioned() {
+            invoker.provision(&target, Some(order));
+        }
+        let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone());
 
         let shutdown = Shutdown::new();
         let address = gateway.local_addr();
         let service =
             Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options), urls));
         let mut tasks = vec![
-            tokio::spawn(tend(node.clone(), shutdown.child())),
+            tokio::spawn(tend(node.clone(), invoker, shutdown.child())),
             tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
         ];
         if let Some(ahead) = ahead::Ahead::new(options.forecast) {
@@ -276,11 +280,14 @@ fn gateway_limits(options: &PlatformOptions) -> GatewayLimits {
 }
 
 /// Looks after the instances.
-async fn tend(node: Node, shutdown: Shutdown) {
+async fn tend(node: Node, invoker: Arc<invoker::NodeInvoker>, shutdown: Shutdown) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = tick.tick() => node.tend(),
+            _ = tick.tick() => {
+                invoker.tend();
+                node.tend();
+            }
             () = shutdown.triggered() => return,
         }
     }

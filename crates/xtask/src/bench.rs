@@ -46,11 +46,12 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
     };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
-    let parts: [(&str, Part); 10] = [
+    let parts: [(&str, Part); 11] = [
         ("warm", Bench::warm),
         ("cold-python", Bench::cold_python),
         ("cold-node", Bench::cold_node),
         ("cold-php", Bench::cold_php),
+        ("cold-go", Bench::cold_go),
         ("cold-custom", Bench::cold_custom),
         ("burst", Bench::burst),
         ("density", Bench::density),
@@ -176,7 +177,7 @@ impl Bench {
     fn cold(
         &self,
         runtime: &str,
-        file: (&str, &str),
+        file: (&str, &[u8]),
         handler: &str,
         rounds: usize,
         mut beside: impl FnMut() -> Result<Duration>,
@@ -189,14 +190,17 @@ impl Bench {
         for round in 0..rounds {
             let name = format!("cold-{round}");
             // Different bytes each time: no function shares another's code.
-            let text = format!("{}\n", file.1)
-                + &if runtime.starts_with("Node") { format!("// {round}\n") } else { format!("# {round}\n") };
-            platform.create(&name, runtime, handler, &[(file.0, text.as_str())], json!({}));
+            let comment = if runtime.starts_with("Node") { "//" } else { "#" };
+            let content = [file.1, format!("\n{comment} {round}\n").as_bytes()].concat();
+            let zip = mayfly_testkit::zip_base64(&[(file.0, content.as_slice())]);
+            let create =
+                json!({ "FunctionName": name, "Runtime": runtime, "Handler": handler, "Code": { "ZipFile": zip } });
+            platform.must("CreateFunction", create.clone());
             if round == 0 && family.is_kept_on_demand() {
                 // The platform's very first function of the language: the machine's interpreter is looked at, and the stock begins.
                 platform.invoke(&name, &json!(1));
                 platform.must("DeleteFunction", json!({ "FunctionName": name }));
-                platform.create(&name, runtime, handler, &[(file.0, text.as_str())], json!({}));
+                platform.must("CreateFunction", create);
             }
             wait_for_stock(&platform);
             if family.is_kept_on_demand() {
@@ -204,7 +208,7 @@ impl Bench {
                     instances(&platform, family.as_str(), "precreated") > 0
                 });
             }
-            let body = json!({ "FunctionName": name, "ClientContext": "1" }).to_string();
+            let body = json!({ "FunctionName": name, "ClientContext": "{}" }).to_string();
             let wire = prepare(&platform.address, "Invoke", body)?.wire();
             let begun = Instant::now();
             let answer = exchange(&mut connection, &wire)?;
@@ -242,7 +246,7 @@ impl Bench {
 
     fn cold_python(&mut self) -> Result<()> {
         let python = ["-I", "-S", "-c", "pass"];
-        let file = ("index.py", PYTHON_HELLO);
+        let file = ("index.py", PYTHON_HELLO.as_bytes());
         let (ours, theirs) = self
             .cold("Python3.9", file, "index.main_handler", self.rounds(100), || timed("/usr/bin/python3", &python))?;
         self.cold_line(
@@ -290,7 +294,7 @@ impl Bench {
     }
 
     fn cold_node(&mut self) -> Result<()> {
-        let file = ("index.js", NODE_ECHO);
+        let file = ("index.js", NODE_ECHO.as_bytes());
         let (ours, theirs) = self.cold("Nodejs18.15", file, "index.main_handler", self.rounds(50), || {
             timed("/usr/bin/node", &["-e", "0"])
         })?;
@@ -311,10 +315,33 @@ impl Bench {
             return Ok(());
         }
         let (ours, theirs) =
-            self.cold("Php8.0", ("index.php", PHP_HELLO), "index.main_handler", self.rounds(50), || {
+            self.cold("Php8.0", ("index.php", PHP_HELLO.as_bytes()), "index.main_handler", self.rounds(50), || {
                 timed(php, &["-n", "-r", "1;"])
             })?;
         self.unjudged_cold_line("cold start, PHP hello", "php -n -r '1;'", &ours, &theirs);
+        Ok(())
+    }
+
+    fn cold_go(&mut self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join("main");
+        let built = Command::new("go")
+            .args(["build", "-ldflags=-s -w", "-o"])
+            .arg(&program)
+            .arg("./rpc")
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/tests/support/go"))
+            .env("CGO_ENABLED", "0")
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: `go build` does not work here");
+            return Ok(());
+        }
+        let content = std::fs::read(&program)?;
+        // On a port that there cannot be, the same program ends when it would begin to serve.
+        let bare = ["-c".to_owned(), format!("_LAMBDA_SERVER_PORT=-1 {} 2>/dev/null; :", program.display())];
+        let (ours, theirs) =
+            self.cold("Go1", ("main", &content), "main", self.rounds(50), || timed("/bin/sh", &[&bare[0], &bare[1]]))?;
+        self.unjudged_cold_line("cold start, Go (net/rpc)", "the program until it would listen", &ours, &theirs);
         Ok(())
     }
 
@@ -332,8 +359,10 @@ impl Bench {
     }
 
     fn cold_custom(&mut self) -> Result<()> {
-        let (ours, theirs) = self
-            .cold("CustomRuntime", ("bootstrap", CUSTOM), "", self.rounds(50), || timed("/bin/bash", &["-c", ":"]))?;
+        let (ours, theirs) =
+            self.cold("CustomRuntime", ("bootstrap", CUSTOM.as_bytes()), "", self.rounds(50), || {
+                timed("/bin/bash", &["-c", ":"])
+            })?;
         self.unjudged_cold_line("cold start, custom runtime (bash)", "bash -c :", &ours, &theirs);
         Ok(())
     }

@@ -343,6 +343,7 @@ fn entry_files(family: RuntimeId, handler: &str) -> Vec<String> {
     match family {
         RuntimeId::Custom => vec!["bootstrap".to_owned()],
         RuntimeId::Python => vec![format!("{file}.py")],
+        RuntimeId::Go => vec![handler.to_owned()],
         RuntimeId::Php => vec![format!("{file}.php")],
         RuntimeId::Node => guess::NODE_ENDINGS.iter().map(|ending| format!("{file}{ending}")).collect(),
     }
@@ -559,10 +560,9 @@ fn show(
     }
     out.table(&[], rows.into_iter().map(Vec::from).collect());
     if url::is_service(body) {
-        out.note(format_args!(
-            "\ntry: curl {}",
-            url::address(context, &body.namespace, &body.function_name, url::DEFAULT)
-        ));
+        if let Some(address) = url::summary(context, body, url::DEFAULT).filter(|url| url.ends_with('/')) {
+            out.note(format_args!("\ntry: curl {address}"));
+        }
         return;
     }
     out.note(format_args!(

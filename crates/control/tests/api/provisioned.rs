@@ -58,9 +58,15 @@ async fn orders_are_told_shown_kept_and_withdrawn() {
     assert_eq!(shown["UnallocatedConcurrencyNum"], json!(1000 - 17), "17 of 1000 instances of 128 MB");
     let one = &shown["Allocated"][0];
     let numbers = (&one["AllocatedProvisionedConcurrencyNum"], &one["AvailableProvisionedConcurrencyNum"]);
-    assert_eq!((&one["Qualifier"], numbers, &one["Status"]), (&json!("1"), (&json!(7), &json!(3)), &json!("InProgress")));
+    assert_eq!(
+        (&one["Qualifier"], numbers, &one["Status"]),
+        (&json!("1"), (&json!(7), &json!(3)), &json!("InProgress"))
+    );
     let two = &shown["Allocated"][1];
-    assert_eq!((&two["ProvisionedType"], &two["TrackingTarget"]), (&json!("ConcurrencyUtilizationTracking"), &json!(0.6)));
+    assert_eq!(
+        (&two["ProvisionedType"], &two["TrackingTarget"]),
+        (&json!("ConcurrencyUtilizationTracking"), &json!(0.6))
+    );
     assert_eq!((&two["MinCapacity"], &two["MaxCapacity"]), (&json!(2), &json!(10)));
     let list = p.ok("ListFunctions", json!({})).await;
     assert_eq!(list["Functions"][0]["TotalProvisionedConcurrencyMem"], json!(17 * 128));
@@ -111,7 +117,10 @@ async fn schedules_are_stored_and_shown() {
     let shown = p.ok("GetProvisionedConcurrencyConfig", named()).await["Allocated"][0].clone();
     assert_eq!(shown["AllocatedProvisionedConcurrencyNum"], json!(2), "nothing has fired since the order");
     let first = &shown["TriggerActions"][0];
-    assert_eq!((&first["TriggerCronConfig"], &first["ProvisionedType"]), (&json!("0 0 9 * * MON-FRI *"), &json!("Default")));
+    assert_eq!(
+        (&first["TriggerCronConfig"], &first["ProvisionedType"]),
+        (&json!("0 0 9 * * MON-FRI *"), &json!("Default"))
+    );
     let (target, order) = p.control.provisioned().remove(0);
     assert_eq!(target.spec.key.version, "1");
     let change = order.next_change_ms(crate::harness::EPOCH_MS).unwrap();
@@ -140,7 +149,10 @@ async fn bad_orders_are_named() {
         (tracking(0.5, 3, 2), format!("{v}.MinCapacity")),
         (tracking(0.5, 1, 1 << 40), "LimitExceeded.MaxCapacity".into()),
         (with(tracking(0.5, 1, 2), json!({"VersionProvisionedConcurrencyNum": 1})), v.into()),
-        (with(tracking(0.5, 1, 2), json!({"TriggerActions": [action("a", "0 0 0 * * * *", 1)]})), format!("{v}.ProvisionType")),
+        (
+            with(tracking(0.5, 1, 2), json!({"TriggerActions": [action("a", "0 0 0 * * * *", 1)]})),
+            format!("{v}.ProvisionType"),
+        ),
         (with(tracking(0.5, 1, 2), json!({"MaxCapacity": null})), "MissingParameter".into()),
         (actions(json!([action("", "0 0 0 * * * *", 1)])), format!("{v}.ProvisionTriggerName")),
         (actions(json!([action("a", "0 0 0 * * * *", -1)])), format!("{v}.TriggerProvisionedConcurrencyNum")),

@@ -20,8 +20,10 @@ class Demo(demo_pb2_grpc.DemoServicer):
         if request.text == "fail":
             detail = any_pb2.Any()
             detail.Pack(error_details_pb2.ErrorInfo(reason="ON_PURPOSE", domain="demo", metadata={"n": str(request.number)}))
-            context.set_trailing_metadata((("x-trail", "end"), ("x-trail-bin", b"\x00\xff\r\n")))
             context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="asked to fail: größer\n100%", details=[detail])))
+        if request.text == "trail":
+            context.set_trailing_metadata((("x-trail", "end"), ("x-trail-bin", b"\x00\xff\r\n")))
+            context.abort(grpc.StatusCode.ABORTED, "")
         if request.text == "raise":
             raise ValueError("on purpose")
         context.send_initial_metadata((("x-first", "1"), ("x-first-bin", b"\x01\xfe")))

@@ -2,7 +2,7 @@
 const fs = require('node:fs');
 const Koa = require('koa');
 const { Router } = require('@koa/router');
-const { bodyParser } = require('koa-bodyparser');
+const bodyParser = require('koa-bodyparser');
 const serve = require('koa-static');
 
 const app = new Koa();

@@ -1,7 +1,7 @@
 """A server that takes every request as its bytes come and tells what it got: nothing tidies up between the platform and what is looked at.
 
 /echo and any other path: the head, and the body's length. /seen: all request lines since this was asked last. /early: answers before it reads the body.
-/raw?hex=…: answers with these bytes, and closes. Upgrades are agreed to on /up only; from then on every byte comes back."""
+/raw?hex=…: answers with these bytes ({pad}: 1 MB), and closes. Upgrades are agreed to on /up only; from then on every byte comes back."""
 
 import json
 import socket
@@ -79,7 +79,7 @@ def serve(connection):
             if path == "/early":
                 answer(connection, method, "too soon")
             if path == "/raw":
-                connection.sendall(bytes.fromhex(urllib.parse.parse_qs(query)["hex"][0]))
+                connection.sendall(bytes.fromhex(urllib.parse.parse_qs(query)["hex"][0]).replace(b"{pad}", b"a" * (1 << 20)))
                 return
             if path == "/up" and "upgrade" in headers:
                 connection.sendall(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {headers['upgrade']}\r\n\r\n".encode())

@@ -1,0 +1,3 @@
+module mayfly.example/contract
+
+go 1.19

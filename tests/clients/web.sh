@@ -1,0 +1,60 @@
+#!/bin/bash
+# Installs and builds what the web sessions deploy, then runs one of them. Usage: web.sh quick|more. Run by run.sh.
+set -u
+. "$(dirname "$0")/lib.sh"
+part=$1
+failures=0
+WEB="$CLIENTS/web"
+APPS="$WEB/apps"
+NEXT=16.4.3
+
+# python_app NAME: the packages of an app, as `pip install --target` puts them.
+python_app() { cached "web-$1" "$(key "$APPS/$1/requirements.txt")" make_vendored "$APPS/$1/requirements.txt"; }
+node_app() { cached "web-$1" "$(key "$APPS/$1/package.json")" make_node "$APPS/$1"; }
+make_stubs() { "$venv/bin/python" -m grpc_tools.protoc -I "$APPS/grpc" --python_out="$1" --grpc_python_out="$1" demo.proto; }
+make_django() { make_vendored "$APPS/django/requirements.txt" "$1" && mkdir "$1/project" && PYTHONPATH="$1" "$SYSTEM_PYTHON" -m django startproject mysite "$1/project"; }
+make_gin() { cp "$APPS"/gin/* "$1/" && (cd "$1" && CGO_ENABLED=0 go build -o "$1/main" . && rm -f "$1"/*.go "$1"/go.*); }
+# What create-next-app makes, as `next build` leaves it with the one setting that its page on self-hosting names: a server with only the modules that it needs.
+make_next() {
+  (cd "$1" && npx --yes "create-next-app@$NEXT" app --js --app --empty --no-tailwind --no-eslint --no-src-dir --use-npm --disable-git --yes) || return 1
+  sed -i 's/const nextConfig = {/&\n  output: "standalone",/' "$1/app/next.config.mjs" && cp -r "$APPS/next/app" "$1/app/" || return 1
+  (cd "$1/app" && NEXT_TELEMETRY_DISABLED=1 npm run build) || return 1
+  mv "$1/app/.next/standalone" "$1/site" && mkdir -p "$1/site/.next" && mv "$1/app/.next/static" "$1/site/.next/static" && rm -rf "$1/app"
+}
+
+venv=$(cached web-clients "$(key "$CLIENTS/requirements/web.txt")" make_venv "$CLIENTS/requirements/web.txt") || exit 1
+MAYFLY_WEB_STUBS=$(cached web-stubs "$(key "$APPS/grpc/demo.proto" "$CLIENTS/requirements/web.txt")" make_stubs) || failures=1
+MAYFLY_WEB_NODE_CLIENTS=$(cached web-node-clients "$(key "$WEB/package.json")" make_node "$WEB") || failures=1
+export MAYFLY_WEB_STUBS MAYFLY_WEB_NODE_CLIENTS
+if [ "$part" = quick ]; then
+  for name in flask fastapi grpc websockets; do
+    declare -x "MAYFLY_WEB_${name^^}=$(python_app $name)"
+  done
+  for name in express ws; do
+    declare -x "MAYFLY_WEB_${name^^}=$(node_app $name)"
+  done
+  sessions=${MAYFLY_WEB_ONLY:-quick abuse}
+else
+  for name in koa socketio; do
+    declare -x "MAYFLY_WEB_${name^^}=$(node_app $name)"
+  done
+  declare -x "MAYFLY_WEB_DJANGO=$(cached web-django "$(key "$APPS/django/requirements.txt")" make_django)"
+  # Next.js 16 wants Node.js 20.9.
+  if node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 9) ? 0 : 1)'; then
+    declare -x "MAYFLY_WEB_NEXT=$(cached web-next "$( (echo "$NEXT"; declare -f make_next; find "$APPS/next/app" -type f | sort | xargs cat) | sha256sum | cut -c1-12)" make_next)"
+  else
+    say "  SKIPPED Next.js: Node.js is older than 20.9"
+    export MAYFLY_WEB_NEXT=skip
+  fi
+  if command -v go >/dev/null; then
+    declare -x "MAYFLY_WEB_GIN=$(cached web-gin "$(key "$APPS"/gin/*)" make_gin)"
+  else
+    say "  SKIPPED Gin: no Go toolchain"
+    export MAYFLY_WEB_GIN=skip
+  fi
+  sessions=more
+fi
+for name in $sessions; do
+  PYTHONPATH="$CLIENTS:$MAYFLY_WEB_STUBS" "$venv/bin/python" -B "$WEB/$name.py" || failures=1
+done
+exit $failures
