@@ -28,6 +28,17 @@ if [ ! -x /usr/bin/node ] && [ ! -x /usr/local/bin/node ]; then
   need_packages nodejs
 fi
 
+# PHP and Java functions, and their tests. (Go functions need nothing; their tests and example need a Go of 1.19 or newer.)
+if [ ! -x /usr/bin/php ] && [ ! -x /usr/local/bin/php ]; then
+  need_packages php-cli
+fi
+if [ ! -x /usr/bin/javac ] && [ ! -x /usr/local/bin/javac ]; then
+  need_packages default-jdk-headless
+fi
+if ! command -v go >/dev/null 2>&1 && [ ! -x /usr/local/go/bin/go ]; then
+  need_packages golang-go
+fi
+
 if ! command -v cargo >/dev/null 2>&1 && [ -f "$HOME/.cargo/env" ]; then
   . "$HOME/.cargo/env"
 fi

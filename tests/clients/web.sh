@@ -13,7 +13,17 @@ python_app() { cached "web-$1" "$(key "$APPS/$1/requirements.txt")" make_vendore
 node_app() { cached "web-$1" "$(key "$APPS/$1/package.json")" make_node "$APPS/$1"; }
 make_stubs() { "$venv/bin/python" -m grpc_tools.protoc -I "$APPS/grpc" --python_out="$1" --grpc_python_out="$1" demo.proto; }
 make_django() { make_vendored "$APPS/django/requirements.txt" "$1" && mkdir "$1/project" && PYTHONPATH="$1" "$SYSTEM_PYTHON" -m django startproject mysite "$1/project"; }
-make_gin() { cp "$APPS"/gin/* "$1/" && (cd "$1" && CGO_ENABLED=0 go build -o "$1/main" . && rm -f "$1"/*.go "$1"/go.*); }
+make_go() { (cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$2/main" .); }
+# go_app NAME: a static binary, `main`.
+go_app() { cached "web-$1" "$(key "$APPS/$1"/*.go "$APPS/$1"/go.*)" make_go "$APPS/$1"; }
+make_springboot() {
+  local build
+  build=$(mktemp -d)
+  cp -r "$APPS/springboot/." "$build/" && (cd "$build" && mvn --quiet --batch-mode -DskipTests package) && cp "$build"/target/demo-*.jar "$1/app.jar"
+  local code=$?
+  rm -rf "$build"
+  return $code
+}
 # What create-next-app makes, as `next build` leaves it with the one setting that its page on self-hosting names: a server with only the modules that it needs.
 make_next() {
   (cd "$1" && npx --yes "create-next-app@$NEXT" app --js --app --empty --no-tailwind --no-eslint --no-src-dir --use-npm --disable-git --yes) || return 1
@@ -46,13 +56,22 @@ else
     say "  SKIPPED Next.js: Node.js is older than 20.9"
     export MAYFLY_WEB_NEXT=skip
   fi
-  if command -v go >/dev/null; then
-    declare -x "MAYFLY_WEB_GIN=$(cached web-gin "$(key "$APPS"/gin/*)" make_gin)"
+  # From 1.21 on, Go fetches the version that a module asks for.
+  if command -v go >/dev/null && [ "$(go env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')" -ge 21 ]; then
+    for name in gin grpcgo; do
+      declare -x "MAYFLY_WEB_${name^^}=$(go_app $name)"
+    done
   else
-    say "  SKIPPED Gin: no Go toolchain"
-    export MAYFLY_WEB_GIN=skip
+    say "  SKIPPED Gin and grpc-go: no Go toolchain from 1.21 on"
+    export MAYFLY_WEB_GIN=skip MAYFLY_WEB_GRPCGO=skip
   fi
-  sessions=more
+  if command -v mvn >/dev/null && [ -x /usr/bin/java ]; then
+    declare -x "MAYFLY_WEB_SPRINGBOOT=$(cached web-springboot "$(find "$APPS/springboot" -type f | sort | xargs cat | sha256sum | cut -c1-12)" make_springboot)"
+  else
+    say "  SKIPPED Spring Boot: no Maven or no /usr/bin/java"
+    export MAYFLY_WEB_SPRINGBOOT=skip
+  fi
+  sessions=${MAYFLY_WEB_ONLY:-more}
 fi
 for name in $sessions; do
   PYTHONPATH="$CLIENTS:$MAYFLY_WEB_STUBS" "$venv/bin/python" -B "$WEB/$name.py" || failures=1

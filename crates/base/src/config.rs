@@ -207,6 +207,8 @@ options! {
     precreate_node: usize = 2;
     /// PHP instances kept ready, once a PHP function has run.
     precreate_php: usize = 1;
+    /// Sandboxes kept ready for Java, once a Java function has run. The JVM in them is started when the function is known.
+    precreate_java: usize = 1;
     /// Most functions in one namespace.
     functions_per_namespace: usize = limits::FUNCTIONS_PER_NAMESPACE_DEFAULT;
     /// How long logs of functions are kept, in hours.
@@ -372,6 +374,7 @@ impl PlatformOptions {
         between("precreate_python", self.precreate_python, 0, 256)?;
         between("precreate_node", self.precreate_node, 0, 256)?;
         between("precreate_php", self.precreate_php, 0, 256)?;
+        between("precreate_java", self.precreate_java, 0, 256)?;
         between("functions_per_namespace", self.functions_per_namespace, 1, 1_000_000)?;
         between("log_retention_hours", self.log_retention_hours, 1, 10 * 8760)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;

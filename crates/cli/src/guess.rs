@@ -61,7 +61,7 @@ pub fn family_of(name: &str) -> Result<RuntimeId, CliError> {
         Some(Ok(family)) => Ok(family),
         Some(Err(why)) => Err(CliError::local(format!("runtime `{name}` is not served: {why}"))),
         None => Err(CliError::local(format!("there is no runtime `{name}`"))
-            .hint("use Python3, Nodejs, Php or CustomRuntime; docs/scf-compatibility.md has all names")),
+            .hint("use Python3, Nodejs, Php, Go1, Java11 or CustomRuntime; docs/scf-compatibility.md has all names")),
     }
 }
 
@@ -76,6 +76,10 @@ fn by_handler(dir: &Path, handler: &str) -> Result<Guess, CliError> {
         handler: handler.into(),
         why: format!("the handler `{handler}` is in {name}"),
     };
+    if handler.contains("::") {
+        let why = format!("the handler `{handler}` is a method");
+        return Ok(Guess { runtime: "Java11".into(), handler: handler.into(), why });
+    }
     let find = |endings: &[&str]| endings.iter().map(|e| format!("{file}{e}")).find(|f| dir.join(f).is_file());
     let mut found: Vec<(&str, String)> = Vec::new();
     for (runtime, endings) in [("Python3", &[".py"][..]), ("Nodejs", &NODE_ENDINGS), ("Php", &[".php"])] {
@@ -116,6 +120,10 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
         return Err(CliError::local("a Go function is deployed as a program, which is not there yet").hint(format!(
             "CGO_ENABLED=0 go build -o {GO_PROGRAM} . (or -o bootstrap, for a program on AWS's library)"
         )));
+    }
+    if wanted(RuntimeId::Java) && has_java(dir) {
+        return Err(CliError::local("a Java function's class and method cannot be told from its files")
+            .hint("say them with --runtime Java11 --handler package.Class::method, or in mayfly.yml"));
     }
     let mut candidates = Vec::new();
     if wanted(RuntimeId::Python) {
@@ -187,6 +195,13 @@ fn nothing(dir: &Path, candidates: &[Candidate]) -> CliError {
     CliError::local(error).hint(hint)
 }
 
+/// True for a folder of jars, or a Maven or Gradle project.
+fn has_java(dir: &Path) -> bool {
+    let is_jar = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "jar");
+    ["pom.xml", "build.gradle", "build.gradle.kts"].iter().any(|f| dir.join(f).is_file())
+        || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(is_jar)))
+}
+
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
@@ -230,7 +245,7 @@ fn defines(family: RuntimeId, text: &str, name: &str) -> bool {
         ],
         // Names of functions do not distinguish case.
         RuntimeId::Php => &[r"(?mi)^\s*function\s+&?\s*NAME\s*\("],
-        RuntimeId::Go | RuntimeId::Custom => &[],
+        RuntimeId::Go | RuntimeId::Java | RuntimeId::Custom => &[],
     };
     patterns.iter().any(|p| Regex::new(&p.replace("NAME", name)).is_ok_and(|r| r.is_match(text)))
 }
@@ -292,6 +307,14 @@ mod tests {
             let guess = complete(dir.path(), None, handler).unwrap();
             assert_eq!((guess.runtime.as_str(), guess.handler.as_str()), ("Go1", "main"));
         }
+    }
+
+    #[test]
+    fn java_needs_its_handler_said() {
+        let dir = folder(&[("pom.xml", "<project/>")]);
+        assert!(complete(dir.path(), None, None).unwrap_err().hint.contains("package.Class::method"));
+        let given = complete(dir.path(), None, Some("example.Hello::mainHandler")).unwrap();
+        assert_eq!((given.runtime.as_str(), given.handler.as_str()), ("Java11", "example.Hello::mainHandler"));
     }
 
     #[test]

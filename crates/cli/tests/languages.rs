@@ -133,6 +133,134 @@ fn go() -> Option<Language> {
     })
 }
 
+const JAVA: &str = r#"
+package example;
+import java.nio.file.*;
+import java.util.*;
+import com.qcloud.scf.runtime.Context;
+public class Hello {
+    private int calls;
+    static void deeper() { throw new IllegalStateException("on purpose"); }
+    public Object mainHandler(Event e, Context context) throws Exception {
+        switch (e.getDo()) {
+            case "throw": deeper();
+            case "exit": System.out.println("last words"); System.exit(3);
+            case "hang": Thread.sleep(60000); return null;
+            case "large": { char[] all = new char[e.getSize()]; Arrays.fill(all, 'x'); return new String(all); }
+            case "count": return ++calls;
+            case "print": System.out.println("to stdout " + e.getText()); System.err.print("to stderr " + e.getText() + "\n"); return null;
+            case "environment": return System.getenv();
+            case "files": {
+                Map<String, Object> found = new LinkedHashMap<>();
+                found.put("cwd", System.getProperty("user.dir"));
+                found.put("code", new java.io.File("data.txt").exists() && Files.exists(Path.of("/var/task/data.txt")));
+                for (String path : List.of("/var/user/x", "/tmp/x")) {
+                    boolean done = true;
+                    try { Files.writeString(Path.of(path), ""); } catch (java.io.IOException x) { done = false; }
+                    found.put(path, done);
+                }
+                return found;
+            }
+            case "context": {
+                Map<String, Object> all = new HashMap<>();
+                all.put("request_id", context.getRequestId());
+                all.put("memory_limit_in_mb", context.getMemoryLimitInMb());
+                all.put("time_limit_in_ms", context.getTimeLimitInMs());
+                all.put("function_name", System.getenv("SCF_FUNCTIONNAME"));
+                all.put("function_version", System.getenv("SCF_FUNCTIONVERSION"));
+                all.put("namespace", System.getenv("SCF_NAMESPACE"));
+                return all;
+            }
+            default: return e.getValue();
+        }
+    }
+    // The forms of handlers.
+    public String greet(String name) { return String.format("Hello %s.", name); }
+    public static int twice(int n) { return 2 * n; }
+    public void nothing() {}
+    public String id(Context context) { return context.getRequestId(); }
+    public Map<String, List<Point>> points(Map<String, List<Point>> all) { all.get("a").get(0).x++; return all; }
+    public Reply pojo(Request request) { return new Reply("Hello " + request.person.firstName + " from " + request.city); }
+    public Object odd(String what) {
+        if (what.equals("itself")) { List<Object> list = new ArrayList<>(); list.add(list); return list; }
+        if (what.equals("nan")) return Double.NaN;
+        if (what.equals("memory")) { List<byte[]> all = new ArrayList<>(); while (true) all.add(new byte[1 << 20]); }
+        if (what.equals("cause")) try { deeper(); } catch (RuntimeException e) { throw new RuntimeException("outside", e); }
+        if (what.equals("deep")) return odd("deep");
+        return what;
+    }
+    public static class Event {
+        private String what, text; private int size; private Object value;
+        public String getDo() { return what; } public void setDo(String s) { what = s; }
+        public String getText() { return text; } public void setText(String s) { text = s; }
+        public int getSize() { return size; } public void setSize(int n) { size = n; }
+        public Object getValue() { return value; } public void setValue(Object v) { value = v; }
+    }
+    public static class Point { public int x; public long y; public Double z; }
+    public static class Person { String firstName; public void setFirstName(String s) { firstName = s; } }
+    public static class Request { Person person; String city; public void setPerson(Person p) { person = p; } }
+    public static class Reply {
+        private final String greetings; private String unset;
+        Reply(String s) { greetings = s; } public String getGreetings() { return greetings; } public String getUnset() { return unset; }
+    }
+}
+"#;
+
+/// Compiles Java sources, given by their paths, against SCF's interface, and returns the classes. `None`: there is no JDK, and that was said.
+fn java_classes(sources: &[(&str, &str)]) -> Option<Files> {
+    if !has("/usr/bin/javac", "Java") {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let interface = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/java/api");
+    let mut javac = Command::new("/usr/bin/javac");
+    javac
+        .args(["-nowarn", "-implicit:none", "--release", "11", "-sourcepath"])
+        .arg(interface)
+        .arg("-d")
+        .arg(dir.path().join("out"));
+    for (name, code) in sources {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, code).unwrap();
+        javac.arg(path);
+    }
+    let output = javac.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = dir.path().join("out/example");
+    let classes = std::fs::read_dir(folder).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (format!("example/{}", entry.file_name().to_str().unwrap()), std::fs::read(entry.path()).unwrap())
+    });
+    Some(classes.collect())
+}
+
+fn java() -> Option<Language> {
+    let one = |body: &str| {
+        let code = format!("package example;\npublic class Hello {{\n{body}\n}}\n");
+        java_classes(&[("example/Hello.java", &code)])
+    };
+    let handler = "public String mainHandler(String s) { return s; }";
+    let mut files = java_classes(&[("example/Hello.java", JAVA)])?;
+    files.push(("data.txt".to_owned(), b"data".to_vec()));
+    Some(Language {
+        runtime: "Java8",
+        handler: "example.Hello::mainHandler",
+        files,
+        memory_mb: 256,
+        error: (
+            "java.lang.IllegalStateException",
+            "\tat example.Hello.deeper(Hello.java:8)\n\tat example.Hello.mainHandler",
+        ),
+        broken: (one(&format!("static int x = Integer.parseInt(\"nonesuch\"); {handler}"))?, 443, "nonesuch"),
+        ends: one(&format!("static {{ Runtime.getRuntime().halt(1); }} {handler}"))?,
+        stuck: one(&format!(
+            "static {{ try {{ Thread.sleep(60000); }} catch (InterruptedException e) {{}} }} {handler}"
+        ))?,
+        empty: one("public void other() {}")?,
+    })
+}
+
 fn platform() -> Platform {
     Setup::new(env!("CARGO_BIN_EXE_mayfly")).start()
 }
@@ -432,5 +560,86 @@ fn go_programs_on_awss_library_run_both_ways() {
         assert_eq!(context["request_id"], answer.result["FunctionRequestId"], "{name}");
         assert_eq!((&context["function_name"], &context["memory_limit_in_mb"]), (&json!(name), &json!(128)), "{name}");
     }
+    assert_eq!(p.stop(), Some(0));
+}
+
+#[test]
+fn java_keeps_the_contract() {
+    keeps_the_contract(java());
+}
+
+#[test]
+fn java_handlers_take_and_give_what_they_declare() {
+    if !can_sandbox() {
+        return;
+    }
+    let Some(language) = java() else { return };
+    let p = platform();
+    let mut jar = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in &language.files {
+        jar.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut jar, bytes).unwrap();
+    }
+    let jar = jar.finish().unwrap().into_inner();
+    // As it is, or in a jar beside others.
+    let packed = vec![("lib/hello-1.0.jar".to_owned(), jar)];
+    let call = |method: &str, event: Value| {
+        let name = method.to_lowercase();
+        if p.call("GetFunction", &json!({ "FunctionName": name })).get("Error").is_some() {
+            let files = if method == "greet" { &packed } else { &language.files };
+            let handler = format!("example.Hello::{method}");
+            deploy(&p, &language, &name, files, &json!({ "Handler": handler, "Runtime": "Java11", "Timeout": 5 }));
+        }
+        p.invoke(&name, &event)
+    };
+    for (method, event, value) in [
+        ("greet", json!("Ada"), json!("Hello Ada.")),
+        ("greet", json!({ "no": ["text"] }), json!("Hello {\"no\":[\"text\"]}.")),
+        ("twice", json!(21), json!(42)),
+        ("nothing", json!({}), json!(null)),
+        (
+            "points",
+            json!({ "a": [{ "x": 1, "y": 1_000_000_000_000_u64, "Z": 0.5, "w": 1 }], "b": [] }),
+            json!({ "a": [{ "x": 2, "y": 1_000_000_000_000_u64, "z": 0.5 }], "b": [] }),
+        ),
+        (
+            "pojo",
+            json!({ "person": { "firstName": "bob" }, "city": "shenzhen" }),
+            json!({ "greetings": "Hello bob from shenzhen" }),
+        ),
+        ("odd", json!("\u{1f99f}\u{7}"), json!("\u{1f99f}\u{7}")),
+    ] {
+        let answer = call(method, event);
+        assert_eq!((answer.status(), answer.value()), (200, value), "{method}: {:?}", answer.result);
+    }
+    let id = call("id", json!(null));
+    assert_eq!(id.value(), id.result["FunctionRequestId"]);
+    for (method, event, part) in [
+        ("twice", json!("x"), "cannot be made a int"),
+        ("twice", json!(1.5), "cannot be made a int"),
+        ("twice", json!(null), "cannot be made a int"),
+        ("points", json!([]), "an array cannot be made a java.util.Map"),
+        ("odd", json!("nan"), "cannot be expressed in JSON"),
+        ("odd", json!("itself"), "cannot be expressed in JSON"),
+    ] {
+        let refused = call(method, event);
+        assert_eq!(refused.status(), 430, "{method}: {:?}", refused.result);
+        assert!(refused.value()["errorMessage"].as_str().unwrap().contains(part), "{method}: {}", refused.value());
+    }
+    let cause = call("odd", json!("cause")).value();
+    let stack = cause["stackTrace"].as_str().unwrap();
+    assert!(stack.starts_with("java.lang.RuntimeException: outside\n\tat example.Hello.odd"), "{stack}");
+    assert!(
+        stack.contains("Caused by: java.lang.IllegalStateException: on purpose\n\tat example.Hello.deeper"),
+        "{stack}"
+    );
+    let deep = call("odd", json!("deep")).value();
+    assert_eq!(
+        (deep["statusCode"].as_u64(), deep["errorType"].as_str()),
+        (Some(430), Some("java.lang.StackOverflowError"))
+    );
+    let memory = call("odd", json!("memory"));
+    assert_eq!(memory.status(), 434, "{}", memory.value());
+    assert_eq!(call("odd", json!("again")).value(), "again", "in another instance");
     assert_eq!(p.stop(), Some(0));
 }

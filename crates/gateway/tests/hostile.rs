@@ -164,7 +164,6 @@ async fn garbage_gets_400_or_nothing_and_harms_nobody() {
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         b"GET / HTTP/1.1\r\n: novalue\r\n\r\n",
-        b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n",
         b"\0\0\0\0\xff\xff",
     ] {
         let mut client = gateway.connect().await;
@@ -173,6 +172,11 @@ async fn garbage_gets_400_or_nothing_and_harms_nobody() {
         let heard = client.hear_all().await;
         assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 400 "), "{garbage:?}: {heard}");
     }
+    // What begins as HTTP/2 and goes on as nothing.
+    let mut client = gateway.connect().await;
+    client.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnot a frame at all, and rather a long one at that").await;
+    client.stream.shutdown().await.unwrap();
+    assert!(!client.hear_all().await.contains("HTTP/1.1"));
     assert_eq!(gateway.calls(), 0);
     let heard = gateway.converse(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert!(heard.contains("200 OK"));

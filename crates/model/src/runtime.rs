@@ -15,13 +15,15 @@ pub enum RuntimeId {
     Php,
     /// Programs built on SCF's Go library.
     Go,
+    /// Java.
+    Java,
     /// The user's own `bootstrap`, speaking SCF's or Lambda's runtime API over HTTP.
     Custom,
 }
 
 impl RuntimeId {
     /// Every family, in the order in which tables show them.
-    pub const ALL: [Self; 5] = [Self::Python, Self::Node, Self::Php, Self::Go, Self::Custom];
+    pub const ALL: [Self; 6] = [Self::Python, Self::Node, Self::Php, Self::Go, Self::Java, Self::Custom];
 
     /// The folder under `runtimes/`.
     pub fn as_str(self) -> &'static str {
@@ -30,13 +32,14 @@ impl RuntimeId {
             Self::Node => "node",
             Self::Php => "php",
             Self::Go => "go",
+            Self::Java => "java",
             Self::Custom => "custom",
         }
     }
 
     /// True when waiting processes are kept only once a function has needed one: for languages that most platforms never run.
     pub fn is_kept_on_demand(self) -> bool {
-        matches!(self, Self::Php)
+        matches!(self, Self::Php | Self::Java)
     }
 
     /// The family whose waiting sandboxes its functions take.
@@ -50,6 +53,7 @@ impl RuntimeId {
         match self {
             Self::Python | Self::Node | Self::Php => HandlerForm::Function,
             Self::Go => HandlerForm::Program,
+            Self::Java => HandlerForm::Method,
             Self::Custom => HandlerForm::Any,
         }
     }
@@ -84,9 +88,7 @@ pub struct RuntimeName {
 }
 
 const NO_PYTHON2: &str = "Python 2 is no longer packaged by any supported system; port the function to Python 3";
-const NO_PHP5: &str = "PHP 5 is no longer packaged by any supported system; port the function to PHP 7.4 or later";
-const LATER_LANGUAGE: &str =
-    "this language's runtime is not part of this release; use CustomRuntime with a `bootstrap`";
+const NO_PHP5: &str = "PHP 5 is no longer packaged by any supported system; port the function to PHP 7.4 or later, or bring an interpreter as CustomRuntime";
 const NO_IMAGES: &str = "functions from container images are not supported; deploy a zip package";
 
 /// Every runtime name of SCF 2018-04-16, with its mapping. Any name of a language runs on the one interpreter
@@ -116,8 +118,9 @@ pub const RUNTIME_NAMES: &[RuntimeName] = &[
     RuntimeName { name: "Php8.0", family: Ok(RuntimeId::Php) },
     RuntimeName { name: "Php", family: Ok(RuntimeId::Php) },
     RuntimeName { name: "Go1", family: Ok(RuntimeId::Go) },
-    RuntimeName { name: "Java8", family: Err(LATER_LANGUAGE) },
-    RuntimeName { name: "Java11", family: Err(LATER_LANGUAGE) },
+    RuntimeName { name: "Java8", family: Ok(RuntimeId::Java) },
+    RuntimeName { name: "Java11", family: Ok(RuntimeId::Java) },
+    RuntimeName { name: "Java", family: Ok(RuntimeId::Java) },
     RuntimeName { name: "CustomImage", family: Err(NO_IMAGES) },
 ];
 

@@ -70,6 +70,10 @@ pub fn build(spec: &VersionSpec, options: &NodeOptions) -> BTreeMap<String, Stri
                 set(key, value);
             }
         }
+        RuntimeId::Java => {
+            set("SCF_RUNTIME_API", "127.0.0.1");
+            set("SCF_RUNTIME_API_PORT", &port);
+        }
         RuntimeId::Custom => {
             for (key, value) in [
                 ("SCF_RUNTIME_API", "127.0.0.1"),

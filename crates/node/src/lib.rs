@@ -38,6 +38,9 @@ pub struct NodeOptions {
     pub keep_alive: Duration,
     /// Processes of each runtime that wait for any function.
     pub precreate: HashMap<RuntimeId, usize>,
+    /// Command lines of runtimes whose program is started when the function is known. `{heap_mb}` stands for what of the function's
+    /// memory its objects may take.
+    pub programs: HashMap<RuntimeId, Vec<String>>,
     /// Most requests of one version that wait for an instance.
     pub waiting_max: usize,
     /// Longest wait for memory to come free.
@@ -59,8 +62,10 @@ impl Default for NodeOptions {
                 (RuntimeId::Python, 4),
                 (RuntimeId::Node, 2),
                 (RuntimeId::Php, 1),
+                (RuntimeId::Java, 1),
                 (RuntimeId::Custom, 2),
             ]),
+            programs: HashMap::new(),
             waiting_max: 1000,
             waiting: Duration::from_secs(10),
             region: "ap-guangzhou".into(),

@@ -314,6 +314,12 @@ fn error_of(status: Status, body: &[u8], header_type: &str) -> Refusal {
         let message = if text.is_empty() { "The runtime reported an error".to_owned() } else { text };
         return Refusal { error_type: header_type.to_owned(), ..Refusal::new(status, message) };
     };
+    // Beside the family of the call, what only the runtime can know: its heap is full; there is no such handler.
+    let status = match document.get("statusCode").and_then(serde_json::Value::as_u64) {
+        Some(434) => Status::MEMORY_LIMIT,
+        Some(437) => Status::HANDLER_NOT_FOUND,
+        _ => status,
+    };
     let field = |name: &str| document.get(name).and_then(|v| v.as_str()).unwrap_or("").to_owned();
     let stack = ["stackTrace", "trace"].iter().find_map(|name| document.get(*name)).map(|trace| match trace {
         serde_json::Value::Array(lines) => {

@@ -102,7 +102,14 @@ pub async fn start(
     let mut printed = Printed::default();
     match config.runtime {
         RuntimeId::Go => go::launch(inner, pool, &mut process, &mut printed, &trees).await?,
-        RuntimeId::Custom => launch(inner, pool, &mut process, &mut printed, &trees).await?,
+        RuntimeId::Java => {
+            let argv = program_of(inner, config.runtime, config.memory_mb)?;
+            launch(inner, pool, &mut process, &mut printed, argv).await?;
+        }
+        RuntimeId::Custom => {
+            let argv = vec![find_program("bootstrap", &trees)?];
+            launch(inner, pool, &mut process, &mut printed, argv).await?;
+        }
         _ => {
             load(inner, pool, &mut process, &mut printed, false).await?;
         }
@@ -303,22 +310,34 @@ pub(crate) fn find_program(name: &str, trees: &[Arc<CodeTree>]) -> Result<String
     }
 }
 
-/// Starts a custom runtime's own program and waits until it says that it is ready.
+/// The command line of a runtime's program for a function of so much memory.
+fn program_of(inner: &Inner, runtime: RuntimeId, memory_mb: u32) -> Result<Vec<String>, Refusal> {
+    let Some(words) = inner.options.programs.get(&runtime) else {
+        return Err(Refusal::new(
+            Status::INIT_ERROR,
+            format!("The runtime `{runtime}` is not available on this machine"),
+        ));
+    };
+    // What a JVM takes beside its objects was measured: about 40 MB, and a little more with every class.
+    let heap_mb = (memory_mb * 85 / 100).saturating_sub(40).max(16).to_string();
+    Ok(words.iter().map(|word| word.replace("{heap_mb}", &heap_mb)).collect())
+}
+
+/// Starts a program that asks for work, such as a custom runtime's, and waits until it says that it is ready.
 async fn launch(
     inner: &Inner,
     pool: &Pool,
     process: &mut Waiting,
     printed: &mut Printed,
-    trees: &[Arc<CodeTree>],
+    argv: Vec<String>,
 ) -> Result<(), Refusal> {
     let config = &pool.spec.config;
-    let program = find_program("bootstrap", trees)?;
     let environment = environment::build(&pool.spec, &inner.options);
     if let Line::Custom(api) = &process.line {
         api.describe(&pool.spec, &inner.options);
     }
     let environment = environment.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
-    process.instance.launch(vec![program], environment).await.map_err(|e| Refusal::internal(&e))?;
+    process.instance.launch(argv, environment).await.map_err(|e| Refusal::internal(&e))?;
     let Waiting { line: Line::Custom(api), output, .. } = &mut *process else {
         return Err(Refusal::internal(&"a custom runtime without its API"));
     };
@@ -328,7 +347,7 @@ async fn launch(
                 biased;
                 said = api.ready() => return said,
                 more = output.pump(printed) => if !more {
-                    return Err(Refusal::new(Status::INIT_ERROR, "`bootstrap` ended before it was ready"));
+                    return Err(Refusal::new(Status::INIT_ERROR, "The program ended before it was ready"));
                 },
             }
         }

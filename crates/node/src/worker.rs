@@ -197,7 +197,7 @@ pub struct Worker {
 }
 
 /// How often the peak of memory is looked up at most: the file costs as much as a short function.
-const MEMORY_SAMPLE: Duration = Duration::from_millis(50);
+pub(crate) const MEMORY_SAMPLE: Duration = Duration::from_millis(50);
 
 impl Worker {
     /// Puts the parts together.

@@ -29,6 +29,7 @@ use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
 use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,7 +136,7 @@ impl Platform {
             Arc::new(prepare::Preparing::new(backend.clone(), runtimes.prepare)),
             Arc::clone(&stores.code),
             sink,
-            node_options(&options),
+            node_options(&options, runtimes::programs(&runtimes.configs)),
         );
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone()));
         let ports = Ports {
@@ -256,7 +257,7 @@ fn ceiling(options: &PlatformOptions) -> u64 {
     if options.memory_ceiling_mb == 0 { limits::CONCURRENCY_MB_DEFAULT } else { options.memory_ceiling_mb }
 }
 
-fn node_options(options: &PlatformOptions) -> NodeOptions {
+fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<String>>) -> NodeOptions {
     NodeOptions {
         memory_ceiling_mb: ceiling(options),
         keep_alive: Duration::from_secs(options.keep_alive_s),
@@ -264,9 +265,11 @@ fn node_options(options: &PlatformOptions) -> NodeOptions {
             (RuntimeId::Python, options.precreate_python),
             (RuntimeId::Node, options.precreate_node),
             (RuntimeId::Php, options.precreate_php),
+            (RuntimeId::Java, options.precreate_java),
             (RuntimeId::Custom, PRECREATE_CUSTOM),
         ]
         .into(),
+        programs,
         waiting_max: options.waiting_room,
         waiting: Duration::from_secs(options.waiting_s),
         region: options.region.clone(),

@@ -34,6 +34,9 @@ struct Descriptor {
     /// Programs to run on the host before the first use; see [`Preparation`].
     #[serde(default)]
     prepare: Vec<Vec<String>>,
+    /// What they make stays good until the interpreter changes.
+    #[serde(default)]
+    prepare_once: bool,
 }
 
 /// What a runtime needs of the machine.
@@ -125,20 +128,37 @@ pub fn install(base: &Path) -> Result<Installed> {
     Ok(installed)
 }
 
+/// The command lines of runtimes whose program is started when the function is known.
+pub fn programs(configs: &[RuntimeConfig]) -> HashMap<RuntimeId, Vec<String>> {
+    let late = configs.iter().filter(|c| c.start == Start::Bootstrap && !c.command.is_empty());
+    let named = late.filter_map(|c| {
+        let runtime = RuntimeId::ALL.into_iter().find(|known| known.as_str() == c.id)?;
+        Some((runtime, c.command.clone()))
+    });
+    named.collect()
+}
+
 fn configure(descriptor: Descriptor, dir: &Path) -> Result<(RuntimeConfig, Option<Preparation>), String> {
-    let Descriptor { id, start, interpreters, zygote, command, prepare, .. } = descriptor;
+    let Descriptor { id, start, interpreters, zygote, command, prepare, prepare_once, .. } = descriptor;
     let interpreter = find_interpreter(&interpreters);
-    if interpreter.is_none() && start != Start::Bootstrap {
+    if interpreter.is_none() && !interpreters.is_empty() {
         return Err(format!("runtime `{id}` is not available: none of {} is installed", interpreters.join(", ")));
     }
     let interpreter = interpreter.unwrap_or_default();
+    let real = fs::canonicalize(&interpreter).unwrap_or_default();
+    let bin = real.parent().map(|bin| bin.display().to_string()).unwrap_or_default();
     let host = dir.join(&id).display().to_string();
     let fill = |words: Vec<String>, dir: &str| -> Vec<String> {
-        words.into_iter().map(|w| w.replace("{interpreter}", &interpreter).replace("{dir}", dir)).collect()
+        let fill = |w: String| w.replace("{interpreter}", &interpreter).replace("{bin}", &bin).replace("{dir}", dir);
+        words.into_iter().map(fill).collect()
     };
     let inside = format!("/var/runtime/{id}");
     let commands: Vec<_> = prepare.into_iter().map(|command| fill(command, &host)).collect();
-    let preparation = (!commands.is_empty()).then(|| Preparation { commands, dir: dir.join(&id) });
+    let stamp = prepare_once.then(|| {
+        let changed = fs::metadata(&real).and_then(|m| m.modified()).ok();
+        format!("{} {changed:?}", real.display())
+    });
+    let preparation = (!commands.is_empty()).then(|| Preparation { commands, dir: dir.join(&id), stamp });
     let command = command.into_iter().map(|w| w.replace("{prepared}", &format!("{inside}/{PREPARED}"))).collect();
     Ok((RuntimeConfig { start, zygote: fill(zygote, &host), command: fill(command, &inside), id }, preparation))
 }
@@ -151,7 +171,9 @@ mod tests {
     fn interpreters_are_where_sandboxes_see_them() {
         let all = interpreters().unwrap();
         assert!(
-            RuntimeId::ALL.into_iter().all(|id| id.stock() == RuntimeId::Custom || all.iter().any(|i| i.runtime == id))
+            RuntimeId::ALL
+                .into_iter()
+                .all(|id| matches!(id, RuntimeId::Go | RuntimeId::Custom) || all.iter().any(|i| i.runtime == id))
         );
         for interpreter in all {
             assert!(!interpreter.version_args.is_empty(), "{interpreter:?}");

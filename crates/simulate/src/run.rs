@@ -17,7 +17,7 @@ pub struct StartTimes {
 }
 
 impl Default for StartTimes {
-    /// Measured by `cargo xtask bench` on two cores: a function with 300 ms of imports, its first instance and the next.
+    /// A Python function with 300 ms of imports on two cores: its first instance (an estimate), and the next (`cargo xtask bench`).
     fn default() -> Self {
         Self { cold_ms: 330.0, restore_ms: 15.0, restore_step_ms: 4.0 }
     }

@@ -46,12 +46,13 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
     };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
-    let parts: [(&str, Part); 11] = [
+    let parts: [(&str, Part); 12] = [
         ("warm", Bench::warm),
         ("cold-python", Bench::cold_python),
         ("cold-node", Bench::cold_node),
         ("cold-php", Bench::cold_php),
         ("cold-go", Bench::cold_go),
+        ("cold-java", Bench::cold_java),
         ("cold-custom", Bench::cold_custom),
         ("burst", Bench::burst),
         ("density", Bench::density),
@@ -70,6 +71,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
 
 const PYTHON_HELLO: &str = "def main_handler(event, context):\n    return 'hello'\n";
 const PHP_HELLO: &str = "<?php\nfunction main_handler($event, $context) {\n    return 'hello';\n}\n";
+const JAVA_HELLO: &str = "public class Hello { public String mainHandler(Object event) { return \"hello\"; } }";
 const NODE_ECHO: &str = "exports.main_handler = async (event) => event;\n";
 /// 300 ms of work at import, as large libraries do it.
 const PYTHON_HEAVY: &str = "import time\n_end = time.monotonic() + 0.3\nwhile time.monotonic() < _end:\n    pass\ndef main_handler(event, context):\n    time.sleep(event)\n    return 'hello'\n";
@@ -177,7 +179,7 @@ impl Bench {
     fn cold(
         &self,
         runtime: &str,
-        file: (&str, &[u8]),
+        files: &[(&str, &[u8])],
         handler: &str,
         rounds: usize,
         mut beside: impl FnMut() -> Result<Duration>,
@@ -190,9 +192,9 @@ impl Bench {
         for round in 0..rounds {
             let name = format!("cold-{round}");
             // Different bytes each time: no function shares another's code.
-            let comment = if runtime.starts_with("Node") { "//" } else { "#" };
-            let content = [file.1, format!("\n{comment} {round}\n").as_bytes()].concat();
-            let zip = mayfly_testkit::zip_base64(&[(file.0, content.as_slice())]);
+            let number = round.to_string();
+            let files = [files, &[("round.txt", number.as_bytes())]].concat();
+            let zip = mayfly_testkit::zip_base64(&files);
             let create =
                 json!({ "FunctionName": name, "Runtime": runtime, "Handler": handler, "Code": { "ZipFile": zip } });
             platform.must("CreateFunction", create.clone());
@@ -246,7 +248,7 @@ impl Bench {
 
     fn cold_python(&mut self) -> Result<()> {
         let python = ["-I", "-S", "-c", "pass"];
-        let file = ("index.py", PYTHON_HELLO.as_bytes());
+        let file: &[(&str, &[u8])] = &[("index.py", PYTHON_HELLO.as_bytes())];
         let (ours, theirs) = self
             .cold("Python3.9", file, "index.main_handler", self.rounds(100), || timed("/usr/bin/python3", &python))?;
         self.cold_line(
@@ -294,7 +296,7 @@ impl Bench {
     }
 
     fn cold_node(&mut self) -> Result<()> {
-        let file = ("index.js", NODE_ECHO.as_bytes());
+        let file: &[(&str, &[u8])] = &[("index.js", NODE_ECHO.as_bytes())];
         let (ours, theirs) = self.cold("Nodejs18.15", file, "index.main_handler", self.rounds(50), || {
             timed("/usr/bin/node", &["-e", "0"])
         })?;
@@ -315,7 +317,7 @@ impl Bench {
             return Ok(());
         }
         let (ours, theirs) =
-            self.cold("Php8.0", ("index.php", PHP_HELLO.as_bytes()), "index.main_handler", self.rounds(50), || {
+            self.cold("Php8.0", &[("index.php", PHP_HELLO.as_bytes())], "index.main_handler", self.rounds(50), || {
                 timed(php, &["-n", "-r", "1;"])
             })?;
         self.unjudged_cold_line("cold start, PHP hello", "php -n -r '1;'", &ours, &theirs);
@@ -339,9 +341,26 @@ impl Bench {
         let content = std::fs::read(&program)?;
         // On a port that there cannot be, the same program ends when it would begin to serve.
         let bare = ["-c".to_owned(), format!("_LAMBDA_SERVER_PORT=-1 {} 2>/dev/null; :", program.display())];
-        let (ours, theirs) =
-            self.cold("Go1", ("main", &content), "main", self.rounds(50), || timed("/bin/sh", &[&bare[0], &bare[1]]))?;
+        let (ours, theirs) = self
+            .cold("Go1", &[("main", &content)], "main", self.rounds(50), || timed("/bin/sh", &[&bare[0], &bare[1]]))?;
         self.unjudged_cold_line("cold start, Go (net/rpc)", "the program until it would listen", &ours, &theirs);
+        Ok(())
+    }
+
+    fn cold_java(&mut self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let source = dir.path().join("Hello.java");
+        std::fs::write(&source, JAVA_HELLO)?;
+        if !Command::new("/usr/bin/javac").arg(&source).status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: /usr/bin/javac does not work here");
+            return Ok(());
+        }
+        let class = std::fs::read(dir.path().join("Hello.class"))?;
+        let bare = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto", "--version"];
+        let files: &[(&str, &[u8])] = &[("Hello.class", &class)];
+        let (ours, theirs) =
+            self.cold("Java11", files, "Hello::mainHandler", self.rounds(50), || timed("/usr/bin/java", &bare))?;
+        self.unjudged_cold_line("cold start, Java hello", "java --version, with the same flags", &ours, &theirs);
         Ok(())
     }
 
@@ -360,7 +379,7 @@ impl Bench {
 
     fn cold_custom(&mut self) -> Result<()> {
         let (ours, theirs) =
-            self.cold("CustomRuntime", ("bootstrap", CUSTOM.as_bytes()), "", self.rounds(50), || {
+            self.cold("CustomRuntime", &[("bootstrap", CUSTOM.as_bytes())], "", self.rounds(50), || {
                 timed("/bin/bash", &["-c", ":"])
             })?;
         self.unjudged_cold_line("cold start, custom runtime (bash)", "bash -c :", &ours, &theirs);

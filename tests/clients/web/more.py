@@ -7,11 +7,15 @@ import http.client
 import json
 import os
 import re
+import socket
+import subprocess
+import threading
 import time
 
+import h2.connection
 import httpx
 from harness import Session, equal, expect
-from services import HOST, PORT, app, delete_all, deploy, host_url, node_client, path_url, platform_rss_mb
+from services import ENDPOINT, HOST, PORT, app, delete_all, deploy, host_url, node_client, path_url, platform_rss_mb
 
 session = Session("larger frameworks and transfers: Django, Koa, Socket.IO, Next.js, Gin, 1 GB")
 UPLOAD = os.urandom(3 << 20)
@@ -22,16 +26,17 @@ BLOCK = 65536
 
 
 @contextlib.contextmanager
-def service(name, runtime, *built, **more):
+def service(name, runtime, *built, files=None, **more):
     """Deploys one; gives False, with its failed check, when that cannot be."""
     if any(os.environ.get(variable) == "skip" for variable in built):
         yield False
         return
     ok = False
     with session.check(f"{name}: deployed, first request") as notes:
-        deploy(name, runtime, app(name, *built), **more)
+        deploy(name, runtime, app(files or name, *built), **more)
+        # A server that speaks gRPC only has nothing to say to this; that it listens is all that is asked.
         answer = httpx.get(host_url(name), timeout=90)
-        expect(answer.status_code < 500, answer.text[:500])
+        expect(answer.status_code < 500 or (name == "grpcgo" and "gave no answer" in answer.text), answer.text[:500])
         notes.append(f"{answer.status_code} in {answer.elapsed.total_seconds():.1f} s")
         ok = True
     yield ok
@@ -147,6 +152,25 @@ with service("gin", "CustomRuntime", "MAYFLY_WEB_GIN", memory=128) as ready:
             deploy("gin-go1", "Go1", app("gin", "MAYFLY_WEB_GIN"), memory=128)
             equal(httpx.get(path_url("gin-go1", "/albums"), timeout=30).status_code, 200)
 
+with service("grpcgo", "CustomRuntime", "MAYFLY_WEB_GRPCGO", memory=128) as ready:
+    if ready:
+        with session.check("grpc-go: gRPC's own interoperability suite, client and server") as notes:
+            program = f"{os.environ['MAYFLY_WEB_GRPCGO']}/main"
+            done = subprocess.run([program, ENDPOINT, "grpcgo.default.fn.localhost"], capture_output=True, text=True, timeout=120)
+            expect(done.returncode == 0, done.stderr.strip()[-500:])
+            notes.append(done.stdout.strip())
+
+with service("springboot", "CustomRuntime", "MAYFLY_WEB_SPRINGBOOT", memory=1024) as ready:
+    if ready:
+        with session.check("Spring Boot: hello, upload, session, server-sent events, its 404"):
+            with httpx.Client(base_url=path_url("springboot"), timeout=60) as visitor:
+                equal(visitor.get("hello", params={"name": "größer"}).text, "Hello größer!")
+                equal(visitor.post("upload", files={"file": ("f.bin", UPLOAD)}).json(), {"name": "f.bin", "n": len(UPLOAD), "sha256": SUM})
+                equal([visitor.get("count").json() for _ in range(3)], [1, 2, 3])
+                equal(re.findall(r"data:(\d)", visitor.get("events").text), list("01234"))
+                missing = visitor.get("nothing")
+                equal((missing.status_code, missing.json()["path"]), (404, "/nothing"))
+
 # --- 1 GB --------------------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +204,45 @@ def download(name, n, chunked):
         got += len(part)
     return got, digest.hexdigest()
 
+
+# Visitors who ask for much and take nothing, over HTTP/1.1 and HTTP/2, while the rest goes on.
+STALL_S_MAX = 50
+dropped = {}
+
+
+def stall(name, version):
+    path = f"/fn/default/{name}/bytes?n={GB}"
+    begun = time.monotonic()
+    with socket.create_connection((HOST, PORT)) as connection:
+        if version == 1:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        else:
+            state = h2.connection.H2Connection()
+            state.initiate_connection()
+            state.send_headers(1, [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", path)], end_stream=True)
+            connection.sendall(state.data_to_send())
+            connection.settimeout(0.5)
+        while time.monotonic() - begun < STALL_S_MAX:
+            if version == 2:
+                # It answers pings, and never opens its window.
+                with contextlib.suppress(TimeoutError, ConnectionResetError):
+                    if data := connection.recv(65536):
+                        state.receive_data(data)
+                        connection.sendall(state.data_to_send())
+            else:
+                time.sleep(0.5)
+            if httpx.get(path_url(name)).json()["downloads"] > 0:
+                dropped[version] = time.monotonic() - begun
+                return
+
+
+stalling = []
+for version in (1, 2):
+    name = f"stall-http{version}"
+    with service(name, "Nodejs18.15", memory=128, files="transfer-node") as ready:
+        if ready:
+            stalling.append(threading.Thread(target=stall, args=(name, version), daemon=True))
+            stalling[-1].start()
 
 WHOLE = sum_of(GB)
 for name, runtime in (("transfer-node", "Nodejs18.15"), ("transfer-python", "Python3.10")):
@@ -225,6 +288,13 @@ for name, runtime in (("transfer-node", "Nodejs18.15"), ("transfer-python", "Pyt
         with session.check(f"{name}: the platform's memory stays") as notes:
             notes.append(f"{before:.0f} MB before, {highest:.0f} MB at most, {platform_rss_mb():.0f} MB after")
             expect(highest - before <= RSS_MB_MAX, f"it grew by {highest - before:.0f} MB")
+
+for thread in stalling:
+    thread.join()
+for version in (1, 2):
+    with session.check(f"a visitor who takes nothing of an answer is dropped, over HTTP/{version}") as notes:
+        expect(version in dropped, f"still there after {STALL_S_MAX} s")
+        notes.append(f"after {dropped[version]:.0f} s")
 
 with session.check("all of them are deleted") as notes:
     notes.append(f"{delete_all()} functions")

@@ -75,7 +75,7 @@ def app(name, *built):
         expect(path, f"not built: see above ({variable})")
         # Command-line programs of Python packages, caches, and what the cache itself keeps there are no part of a package.
         files |= folder(path, skip=lambda n: n.startswith("bin/") or n.startswith(".complete") or "__pycache__" in n or ".bin/" in n)
-    return files | folder(APPS / name, skip=lambda n: n.endswith(("requirements.txt", ".proto")))
+    return files | folder(APPS / name, skip=lambda n: n.endswith(("requirements.txt", ".proto", ".java", "pom.xml", ".go", "go.mod", "go.sum")))
 
 
 def path_url(name, path="/"):

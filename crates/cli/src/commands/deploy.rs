@@ -343,6 +343,8 @@ fn entry_files(family: RuntimeId, handler: &str) -> Vec<String> {
     match family {
         RuntimeId::Custom => vec!["bootstrap".to_owned()],
         RuntimeId::Python => vec![format!("{file}.py")],
+        // A class is in the package as it is, or in any jar of it.
+        RuntimeId::Java => Vec::new(),
         RuntimeId::Go => vec![handler.to_owned()],
         RuntimeId::Php => vec![format!("{file}.php")],
         RuntimeId::Node => guess::NODE_ENDINGS.iter().map(|ending| format!("{file}{ending}")).collect(),

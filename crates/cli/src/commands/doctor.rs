@@ -21,6 +21,7 @@ fn words(runtime: RuntimeId) -> (&'static str, &'static str) {
         RuntimeId::Node => ("Node.js", "Node.js functions cannot run: apt-get install nodejs"),
         RuntimeId::Php => ("PHP", "PHP functions cannot run: apt-get install php-cli"),
         RuntimeId::Go => ("Go", "Go functions cannot run"),
+        RuntimeId::Java => ("Java", "Java functions cannot run: apt-get install default-jdk-headless"),
         RuntimeId::Custom => ("custom runtime", "custom runtimes cannot run"),
     }
 }

@@ -62,6 +62,9 @@ pub struct UpArgs {
     /// PHP processes kept ready, once a PHP function has run [default: 1]
     #[arg(long, value_name = "N")]
     pub precreate_php: Option<usize>,
+    /// Sandboxes kept ready for Java, once a Java function has run [default: 1]
+    #[arg(long, value_name = "N")]
+    pub precreate_java: Option<usize>,
     /// Most functions in one namespace [default: 10000]
     #[arg(long, value_name = "N")]
     pub functions_per_namespace: Option<usize>,
@@ -98,6 +101,7 @@ impl UpArgs {
             precreate_python: self.precreate_python,
             precreate_node: self.precreate_node,
             precreate_php: self.precreate_php,
+            precreate_java: self.precreate_java,
             functions_per_namespace: self.functions_per_namespace,
             log_retention_hours: self.log_retention_hours,
             waiting_room: self.waiting_room,

@@ -294,6 +294,10 @@ mod tests {
         for bad in ["../main", "/bin/sh", "a b", "a//b", "."] {
             assert!(refused(bad, RuntimeId::Go).contains("such as `main`"), "{bad}");
         }
+        assert!(handler(Some("example.Hello::mainHandler".into()), Some(RuntimeId::Java)).is_ok());
+        for bad in ["example.Hello.mainHandler", "::x", "a..B::c", "A::", "A::b::c", "a/B::c"] {
+            assert!(refused(bad, RuntimeId::Java).contains("Hello::mainHandler"), "{bad}");
+        }
         assert_eq!(handler(None, Some(RuntimeId::Node)).unwrap_err().code, "MissingParameter");
         assert_eq!(handler(None, Some(RuntimeId::Custom)).unwrap(), "");
         assert_eq!(handler(None, None).unwrap(), "");
@@ -333,7 +337,7 @@ mod tests {
         let (name, id) = runtime(&Some("python3.10".into())).unwrap();
         assert_eq!((name.name, id), ("Python3.10", RuntimeId::Python));
         assert_eq!(runtime(&None).unwrap_err().code, "MissingParameter.Runtime");
-        let error = runtime(&Some("Java8".into())).unwrap_err();
+        let error = runtime(&Some("Php5.6".into())).unwrap_err();
         assert_eq!(error.code, "InvalidParameterValue.Runtime");
         assert!(error.message.contains("CustomRuntime"), "{error}");
         assert_eq!(runtime(&Some("Cobol".into())).unwrap_err().code, "InvalidParameterValue.Runtime");

@@ -99,7 +99,7 @@ pub async fn entry_file(control: &Inner, config: &VersionConfig) -> Result<Optio
         RuntimeId::Python => &[".py"],
         RuntimeId::Node => &[".js", ".mjs", ".cjs"],
         RuntimeId::Php => &[".php"],
-        RuntimeId::Go | RuntimeId::Custom => return Ok(None),
+        RuntimeId::Go | RuntimeId::Java | RuntimeId::Custom => return Ok(None),
     };
     let file = match (config.service, config.handler.rsplit_once('.')) {
         (Some(_), _) => "scf_bootstrap",

@@ -7,7 +7,7 @@ use crate::error::Refusal;
 use crate::output::{Output, Printed, Watcher};
 use crate::pool::{Lease, Pool};
 use crate::start::{Clock, append_output, find_program};
-use crate::worker::{Waiting, Worker};
+use crate::worker::{MEMORY_SAMPLE, Waiting, Worker};
 use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
@@ -55,6 +55,7 @@ pub(crate) struct Resident {
     http2: tokio::sync::Mutex<Option<http2::SendRequest<StreamBody>>>,
     printed: Arc<Mutex<Paper>>,
     cold_start: Mutex<Option<ColdStart>>,
+    memory: Mutex<(u64, Option<Instant>)>,
     /// When its last request ended, or it was started.
     pub idle_since: Mutex<Instant>,
     /// Use tick of that moment.
@@ -88,6 +89,7 @@ impl Resident {
                 http2: tokio::sync::Mutex::default(),
                 printed,
                 cold_start: Mutex::new(cold_start),
+                memory: Mutex::default(),
                 idle_since: Mutex::new(Instant::now()),
                 used: AtomicU64::new(0),
                 lease: Mutex::new(lease),
@@ -140,8 +142,13 @@ impl Resident {
         std::mem::take(&mut paper.printed).into_text()
     }
 
+    /// Peak memory, in bytes; it may be a little old, since looking costs as much as a short request.
     pub(super) fn memory_peak_bytes(&self) -> u64 {
-        self.instance.memory_peak_bytes()
+        let mut sample = self.memory.lock();
+        if sample.1.is_none_or(|at| at.elapsed() > MEMORY_SAMPLE) {
+            *sample = (self.instance.memory_peak_bytes(), Some(Instant::now()));
+        }
+        sample.0
     }
 
     /// A new connection to the server.

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// Bytes carried at a time in one direction. Two such buffers live for each open WebSocket while it moves data.
 const CHUNK: usize = 8 * 1024;
 
+/// How long a server may keep its side open and silent after the visitor has closed the other.
+const HALF_OPEN: Duration = Duration::from_secs(10);
+
 /// Two connections that are about to be joined.
 pub(super) struct Tunnel {
     visitor: OnUpgrade,
@@ -108,30 +111,36 @@ where
         let up = carry(&mut from_visitor, &mut to_server, &moved, None);
         let down = carry(&mut from_server, &mut to_visitor, &moved, Some(&mut sent));
         let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
-        let quiet = async {
-            let Some(idle) = idle else { return std::future::pending().await };
-            loop {
-                let until = *moved.lock() + idle;
-                if until <= Instant::now() {
-                    return;
-                }
-                tokio::time::sleep_until(until).await;
-            }
-        };
         tokio::select! {
-            // The visitor has closed its side: what the server still has to say may take a moment.
+            // The visitor has closed its side: what the server still has to say may take a moment. A server that never closes its own
+            // side must not keep the instance busy for ever.
             result = &mut up => match result {
-                Ok(()) => down.await.map_err(|_| Status::WEBSOCKET_CLIENT_BROKE),
+                Ok(()) => tokio::select! {
+                    result = down => result.map_err(|_| Status::WEBSOCKET_CLIENT_BROKE),
+                    () = quiet(&moved, Some(HALF_OPEN)) => Ok(()),
+                },
                 Err(_) => Err(Status::WEBSOCKET_CLIENT_BROKE),
             },
             result = &mut down => result.map_err(|_| Status::PROCESS_EXIT),
-            () = quiet => Err(Status::WEBSOCKET_IDLE),
+            () = quiet(&moved, idle) => Err(Status::WEBSOCKET_IDLE),
         }
     };
     // Whichever end is still open learns that it is over.
     let _ = to_visitor.shutdown().await;
     let _ = to_server.shutdown().await;
     (ended.err().unwrap_or(Status::OK), sent)
+}
+
+/// Waits until nothing has moved for `idle`.
+async fn quiet(moved: &parking_lot::Mutex<Instant>, idle: Option<Duration>) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    loop {
+        let until = *moved.lock() + idle;
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
+    }
 }
 
 async fn carry(

@@ -141,11 +141,14 @@ fn etc(root: &Path) -> io::Result<()> {
             fs::write(etc.join(file), bytes)?;
         }
     }
-    for dir in ETC_DIRS {
-        let host = Path::new("/etc").join(dir);
+    let jdks = fs::read_dir("/etc")?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // A JVM of Debian's has its settings there and does not start without them.
+    let jdks = jdks.filter(|name| name.starts_with("java-") && name.ends_with("-openjdk"));
+    for dir in ETC_DIRS.iter().map(|dir| (*dir).to_owned()).chain(jdks) {
+        let host = Path::new("/etc").join(&dir);
         if host.is_dir() {
-            fs::create_dir_all(etc.join(dir))?;
-            read_only(&host, &etc.join(dir))?;
+            fs::create_dir_all(etc.join(&dir))?;
+            read_only(&host, &etc.join(&dir))?;
         }
     }
     let resolvers: String = net::resolvers().iter().map(|r| format!("nameserver {r}\n")).collect();

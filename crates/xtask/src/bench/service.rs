@@ -36,7 +36,9 @@ struct Ends(Child);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // By SIGTERM, so that nginx takes its workers along.
+        // SAFETY: signals an own child that has not been waited for.
+        unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
         let _ = self.0.wait();
     }
 }

@@ -43,6 +43,8 @@ class Demo(demo_pb2_grpc.DemoServicer):
     def Sum(self, requests, context):
         total, size = 0, 0
         for request in requests:
+            if request.text == "slow":
+                time.sleep(1)
             total += request.number
             size += len(request.data)
         return demo_pb2.Reply(number=total, text=str(size))
