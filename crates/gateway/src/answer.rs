@@ -12,6 +12,7 @@ use mayfly_model::RequestId;
 
 use crate::gone::Gone;
 use crate::guard::Phase;
+use crate::http2::Progress;
 use crate::service::{HttpResponse, StreamBody};
 
 /// The body of an answer. When it is gone, the connection is waiting for its next request.
@@ -20,6 +21,8 @@ pub(crate) struct Answer {
     phase: Arc<Phase>,
     /// Whatever is to end with it.
     keep: Option<Box<dyn Any + Send>>,
+    /// Who wants to know whether the client takes it.
+    progress: Option<Arc<Progress>>,
 }
 
 enum Data {
@@ -32,7 +35,13 @@ enum Data {
 impl Answer {
     /// A body that streams.
     pub(crate) fn stream(body: StreamBody, gone: Gone, phase: Arc<Phase>) -> Self {
-        Self { data: Data::Stream(body, gone), phase, keep: None }
+        Self { data: Data::Stream(body, gone), phase, keep: None, progress: None }
+    }
+
+    /// Tells `progress` when pieces are handed over and asked for.
+    pub(crate) fn reporting(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
     }
 
     /// Lets `what` live as long as the answer.
@@ -47,16 +56,15 @@ impl Body for Answer {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.get_mut().data {
-            Data::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Data::Stream(body, gone) => {
-                let frame = Pin::new(body).poll_frame(cx);
-                if frame.is_pending() && gone.poll(cx).is_ready() {
-                    return Poll::Ready(Some(Err("the client has gone away".into())));
-                }
-                frame
-            }
+        let this = self.get_mut();
+        if let Some(progress) = &this.progress {
+            progress.asked();
         }
+        let frame = this.next(cx);
+        if let (Some(progress), Poll::Ready(Some(Ok(_)))) = (&this.progress, &frame) {
+            progress.given();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -70,6 +78,23 @@ impl Body for Answer {
         match &self.data {
             Data::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
             Data::Stream(body, _) => body.size_hint(),
+        }
+    }
+}
+
+type Next = Poll<Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>>;
+
+impl Answer {
+    fn next(&mut self, cx: &mut Context<'_>) -> Next {
+        match &mut self.data {
+            Data::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Data::Stream(body, gone) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                if frame.is_pending() && gone.poll(cx).is_ready() {
+                    return Poll::Ready(Some(Err("the client has gone away".into())));
+                }
+                frame
+            }
         }
     }
 }
@@ -97,7 +122,7 @@ pub(crate) fn response(answer: HttpResponse, phase: Arc<Phase>, close: bool) -> 
         return response(internal(), phase, close);
     };
     let data = Data::Whole(Some(answer.body).filter(|b| !b.is_empty()));
-    let mut out = Response::new(Answer { data, phase, keep: None });
+    let mut out = Response::new(Answer { data, phase, keep: None, progress: None });
     *out.status_mut() = status;
     out.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     for (name, value) in headers {

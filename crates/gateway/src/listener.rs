@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -307,6 +307,10 @@ pub(crate) async fn handle(
     if let Some(name) = twice(&head.headers) {
         let body = format!("the header {name} is given twice\n");
         return Ok(answer::response(HttpResponse::text(400, body), way.phase, true));
+    }
+    if head.method == Method::CONNECT {
+        // Nobody's proxy.
+        return Ok(answer::response(HttpResponse::text(405, "CONNECT is not served here\n"), way.phase, true));
     }
     if shared.service.streams(&head) {
         return stream(Request::from_parts(head, incoming), way, shared).await;

@@ -25,7 +25,7 @@ use tokio::net::{TcpSocket, TcpStream};
 pub const PROGRAM_PORT: u16 = 28903;
 /// Pauses between looks whether the program listens yet.
 const LISTEN_PAUSE_MIN: Duration = Duration::from_micros(500);
-const LISTEN_PAUSE_MAX: Duration = Duration::from_millis(10);
+const LISTEN_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// Frames of a stack that are told.
 const FRAMES_MAX: usize = 64;
 

@@ -109,7 +109,7 @@ impl Account {
 
     /// Closes the account with the end of `body`.
     pub(super) fn follow(self, body: StreamBody) -> StreamBody {
-        Followed { body, account: self, ended: false }.boxed_unsync()
+        Followed { body, account: self, ended: false, error: None }.boxed_unsync()
     }
 }
 
@@ -153,6 +153,8 @@ struct Followed {
     body: StreamBody,
     account: Account,
     ended: bool,
+    /// An error that is about to be passed on.
+    error: Option<BodyError>,
 }
 
 impl Body for Followed {
@@ -161,10 +163,24 @@ impl Body for Followed {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if this.ended {
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let frame = match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                // The library ends the visitor's connection at once, with all that has not left yet, the response's head included. A
+                // moment's pause lets it leave.
+                this.ended = true;
+                this.account.end_as(Status::PROCESS_EXIT);
+                this.error = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            frame => frame,
+        };
         match &frame {
             Some(Ok(frame)) => {
                 this.account.count(frame.data_ref().map_or(0, Bytes::len));
@@ -173,10 +189,7 @@ impl Body for Followed {
                     this.account.complete();
                 }
             }
-            Some(Err(_)) => {
-                this.ended = true;
-                this.account.end_as(Status::PROCESS_EXIT);
-            }
+            Some(Err(_)) => unreachable!("errors were passed on above"),
             None => {
                 this.ended = true;
                 this.account.complete();
@@ -186,7 +199,7 @@ impl Body for Followed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.body.is_end_stream()
+        self.error.is_none() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -8,6 +8,7 @@ mod account;
 mod connection;
 mod resident;
 mod tunnel;
+mod visitor;
 
 pub(crate) use resident::{Resident, Slot, start};
 
@@ -25,6 +26,7 @@ use hyper::upgrade::OnUpgrade;
 use mayfly_model::{RequestId, Status};
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The port that a service's server listens on. Source: SCF, "Web Function".
@@ -103,7 +105,8 @@ async fn exchange(
     let http2 = parts.version == Version::HTTP_2 && is_grpc(&parts.headers);
     // A request that may have begun is sent a second time only if that does no harm, and only if there is no body to send again.
     let again = body.is_end_stream() && is_idempotent(&parts.method);
-    let mut body = Some(body);
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut body = Some(visitor::watched(body, &broken));
     for last_try in [false, true] {
         let resident = account.board(slot(inner, pool).await?);
         let mut request = Request::new(body.take().unwrap_or_else(nothing));
@@ -114,9 +117,15 @@ async fn exchange(
             async { if http2 { resident.send_http2(request).await } else { resident.send(request, again).await } };
         let timeout_s = pool.spec.config.timeout_s;
         let failure = match tokio::time::timeout(Duration::from_secs(u64::from(timeout_s)), sending).await {
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(account.leave("it changed the protocol, which nobody had asked for"));
+            }
             Ok(Ok(response)) => {
                 account.answered(&response, &parts.method, parts.uri.path());
                 return Ok(Reply::Stream(response));
+            }
+            Ok(Err(_)) if broken.load(Ordering::Acquire) => {
+                return Err(Refusal::new(Status::INVALID_EVENT, "The body of the request was cut short or malformed"));
             }
             Ok(Err(failure)) => failure,
             Err(_) => {

@@ -29,6 +29,9 @@ const MUTE_PAUSE: Duration = Duration::from_secs(1);
 const PRINTED_PAUSE: Duration = Duration::from_millis(500);
 /// The same when it is more than a record holds.
 const FLOOD_PAUSE: Duration = Duration::from_millis(100);
+/// What a server may send ahead of its reader over HTTP/2, on a stream and on the connection, in bytes.
+const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long the server may take to accept a connection.
 const TIME_TO_ANSWER: Duration = Duration::from_secs(10);
 
@@ -286,7 +289,10 @@ impl Resident {
         let stream = self.connect().await.map_err(|e| e.to_string())?;
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .adaptive_window(true)
+            // The library counts small frames against half the connection's window, and ends the connection of a server that sends many:
+            // a stream of short messages is no attack.
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| connection::reason(&e))?;

@@ -35,6 +35,26 @@ pub fn asks_for_upgrade(head: &Parts) -> bool {
     head.version == Version::HTTP_11
         && head.headers.contains_key(header::UPGRADE)
         && names_in_connection(&head.headers).any(|name| name.eq_ignore_ascii_case("upgrade"))
+        // HTTP/2 in HTTP/1.1 would be a tunnel for requests that nobody looks at.
+        && !head.headers.get_all(header::UPGRADE).iter().any(|v| v.as_bytes().to_ascii_lowercase().windows(3).any(|w| w == b"h2c"))
+}
+
+/// True when the visitor says, as HTTP asks for, which one host it means. Source: RFC 9112 §3.2.
+pub fn names_a_host(head: &Parts) -> bool {
+    let good = |bytes: &[u8]| !bytes.contains(&b'@') && http::uri::Authority::try_from(bytes).is_ok();
+    match (head.headers.get(header::HOST), head.uri.authority()) {
+        (Some(host), _) => good(host.as_bytes()),
+        (None, Some(authority)) => good(authority.as_str().as_bytes()),
+        (None, None) => head.version < Version::HTTP_11,
+    }
+}
+
+/// True for the names in which the platform speaks to servers, also as those see them that make no difference between `-` and `_`.
+pub fn is_the_platforms_own(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() > 5
+        && name[..5].iter().zip(b"x-scf").all(|(n, w)| n == w || (*w == b'-' && *n == b'_'))
+        && matches!(name[5], b'-' | b'_')
 }
 
 fn names_in_connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -67,7 +87,7 @@ pub fn forward(head: &mut Parts, visitor: &Visitor, address: &Address, id: Reque
     let trailers = headers.get(header::TE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers);
     // The platform speaks in these names, and nobody else does.
-    let own: Vec<HeaderName> = headers.keys().filter(|n| n.as_str().starts_with("x-scf-")).cloned().collect();
+    let own: Vec<HeaderName> = headers.keys().filter(|n| is_the_platforms_own(n)).cloned().collect();
     for name in own {
         headers.remove(name);
     }
@@ -158,6 +178,7 @@ mod tests {
                 .header("host", "h")
                 .header("connection", "keep-alive, X-Own, Host, X-Forwarded-For")
                 .header("x-scf-name", "somebody-else")
+                .header("x_scf_version", "somebody-else")
                 .header("x-own", "1")
                 .header("keep-alive", "5")
                 .header("te", "gzip")
@@ -170,7 +191,9 @@ mod tests {
                 .header("authorization", "theirs"),
             false,
         );
-        for gone in ["connection", "x-own", "x-scf-name", "keep-alive", "te", "proxy-authorization", "expect"] {
+        for gone in
+            ["connection", "x-own", "x-scf-name", "x_scf_version", "keep-alive", "te", "proxy-authorization", "expect"]
+        {
             assert_eq!(text(&h, gone), Vec::<String>::new(), "{gone}");
         }
         assert_eq!(text(&h, "x-forwarded-for"), ["198.51.100.1, 192.0.2.7"]);
@@ -180,6 +203,21 @@ mod tests {
         assert_eq!(text(&h, "cookie"), ["a=1; b=2"]);
         assert_eq!(text(&h, "authorization"), ["theirs"]);
         assert_eq!(text(&h, "traceparent"), ["00-00000000000000000000000000000005-0000000000000005-00"]);
+    }
+
+    #[test]
+    fn hosts_are_one_and_tunnels_are_not_for_http() {
+        let head = |build: http::request::Builder| build.body(()).unwrap().into_parts().0;
+        for good in ["h", "h:80", "127.0.0.1:8700", "[::1]:80"] {
+            assert!(names_a_host(&head(Request::get("/").header("host", good))), "{good}");
+        }
+        for bad in ["h, other", "a b", "a/b", "probe@h", ""] {
+            assert!(!names_a_host(&head(Request::get("/").header("host", bad))), "{bad}");
+        }
+        assert!(!names_a_host(&head(Request::get("/"))));
+        let upgrade =
+            |to| head(Request::get("/").header("connection", "upgrade, http2-settings").header("upgrade", to));
+        assert!(asks_for_upgrade(&upgrade("websocket")) && !asks_for_upgrade(&upgrade("H2C")));
     }
 
     #[test]

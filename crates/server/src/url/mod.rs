@@ -70,6 +70,9 @@ impl Urls {
     async fn route(&self, call: StreamRequest, id: RequestId, keys: Keys<'_>) -> Result<Response<StreamBody>, Refused> {
         let StreamRequest { request, peer, secure } = call;
         let (head, body) = request.into_parts();
+        if !headers::names_a_host(&head) {
+            return Err(Refused::NoHost);
+        }
         let address = Address::of(&head, &self.domain).ok_or(Refused::NoAddress)?;
         let route = self
             .control
@@ -113,7 +116,7 @@ impl Urls {
         let upgrading = upgrade.is_some();
         let call = ServiceCall {
             request_id: id,
-            request: Request::from_parts(head, body),
+            request: Request::from_parts(head, without_own_trailers(body)),
             upgrade,
             qualifier: route.qualifier.to_string(),
             keep: Box::new(()),
@@ -174,6 +177,24 @@ async fn collect(mut body: StreamBody) -> Result<Bytes, Refused> {
     tokio::time::timeout(BODY_TIME, whole).await.unwrap_or(Err(Refused::Slow))
 }
 
+/// A body whose trailers do not speak in the platform's names.
+fn without_own_trailers(body: StreamBody) -> StreamBody {
+    if body.is_end_stream() {
+        return body;
+    }
+    body.map_frame(|frame| match frame.into_trailers() {
+        Ok(mut trailers) => {
+            let own: Vec<HeaderName> = trailers.keys().filter(|n| headers::is_the_platforms_own(n)).cloned().collect();
+            for name in own {
+                trailers.remove(name);
+            }
+            hyper::body::Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    })
+    .boxed_unsync()
+}
+
 /// Checks the signature of a request for a URL that wants one. The signature covers the body, which is therefore read first.
 ///
 /// Signed is what SCF's function URLs ask for: TC3 over path `/`, an empty query and the body, with `X-Scf-Cam-Timestamp` in the place of
@@ -207,6 +228,7 @@ async fn signed(
 
 /// Why a visitor gets no answer of a function.
 enum Refused {
+    NoHost,
     NoAddress,
     NoFunction(ApiError),
     Unsigned(String),
@@ -217,7 +239,13 @@ enum Refused {
 
 impl Refused {
     fn into_response(self, id: RequestId) -> Response<StreamBody> {
+        let close = matches!(self, Self::NoHost | Self::Broken);
         let (http, status, message) = match self {
+            Self::NoHost => (
+                StatusCode::BAD_REQUEST,
+                Status::INVALID_EVENT,
+                "A request names one host, in one Host header".to_owned(),
+            ),
             Self::NoAddress => (
                 StatusCode::NOT_FOUND,
                 Status::FUNCTION_NOT_FOUND,
@@ -237,6 +265,10 @@ impl Refused {
         };
         let mut response = service::refused(&Refusal::new(status, message), id);
         *response.status_mut() = http;
+        if close {
+            // Who says one thing so badly may mean the next one badly too.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
