@@ -34,6 +34,9 @@ pub const SERVICE_PORT: u16 = 9000;
 /// What a version's own program is called. Source: the same page.
 pub const SERVICE_PROGRAM: &str = "scf_bootstrap";
 
+/// How long a server that broke a connection is given to be gone.
+const END_PAUSE: Duration = Duration::from_millis(50);
+
 /// Any error of a body on its way.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// A body on its way.
@@ -133,9 +136,14 @@ async fn exchange(
                 return Err(Refusal::new(Status::TIME_LIMIT, message));
             }
         };
-        // Known to be gone before anybody gets the free slot.
-        if resident.check().await.is_err() {
-            pool.bury(&resident);
+        // Known to be gone before anybody gets the free slot. A process that ends closes its connections and its port one after the other:
+        // the second look finds what the first came too early for.
+        for pause in [Duration::ZERO, END_PAUSE] {
+            tokio::time::sleep(pause).await;
+            if resident.check().await.is_err() {
+                pool.bury(&resident);
+                break;
+            }
         }
         match failure {
             Failure::NotBegun { body: back, why } => {
