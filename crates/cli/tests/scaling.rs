@@ -3,7 +3,14 @@
 use mayfly_testkit::{Setup, can_sandbox, eventually};
 use serde_json::json;
 
-const CODE: &str = "import os\nMARK = os.urandom(4).hex()\ndef main_handler(e, c):\n    return MARK\n";
+const CODE: &str = "import os\nMARK = os.urandom(4).hex()\ndef main_handler(e, c):\n    if e == 'die':\n        os._exit(1)\n    return MARK\n";
+
+/// Ends one of the instances of version 1.
+fn call_and_die(p: &mayfly_testkit::Platform) {
+    let request = json!({ "FunctionName": "kept", "Qualifier": "1", "ClientContext": "\"die\"" });
+    let died = p.must("Invoke", request);
+    assert_eq!(died["Result"]["InvokeResult"], -1, "{died}");
+}
 
 #[test]
 fn what_is_ordered_is_ready_before_the_first_call_and_comes_back() {
@@ -35,8 +42,8 @@ fn what_is_ordered_is_ready_before_the_first_call_and_comes_back() {
     let begun = std::time::Instant::now();
     eventually("longer than the keep-alive", || begun.elapsed().as_secs() >= 3);
     assert!(done(&p), "{}", allocated(&p));
-    let host_pid = p.pid();
-    assert!(host_pid > 0);
+    call_and_die(&p);
+    eventually("three are ready once more", || done(&p));
 
     // After a kill the order is there again, and carried out.
     p.kill();
