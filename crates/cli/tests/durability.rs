@@ -262,7 +262,16 @@ fn accepted_events_run_through_several_kills() {
             let asked = json!({ "FunctionName": "slow", "FunctionRequestId": id });
             platform.call("GetRequestStatus", &asked)["Data"][0]["RetCode"] != 0
         });
-        assert!(Instant::now() < deadline, "{} of {} events have not run: {left:?}", left.len(), accepted.len());
+        if Instant::now() > deadline {
+            let told: Vec<_> = left
+                .iter()
+                .take(5)
+                .map(|id| {
+                    platform.call("GetRequestStatus", &json!({ "FunctionName": "slow", "FunctionRequestId": id }))
+                })
+                .collect();
+            panic!("{} of {} events have not run; what is known of some: {told:#?}", left.len(), accepted.len());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(platform.stop(), Some(0));

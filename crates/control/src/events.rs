@@ -301,6 +301,8 @@ impl Events {
                 self.judge(id, Status::INTERNAL)
             }
         };
+        // The log forgets the event, or this attempt: from then on its record alone tells of it, and must not go with this process.
+        self.records.written().await;
         let due_ms = match verdict {
             Verdict::Finish => {
                 self.finish(id).await;

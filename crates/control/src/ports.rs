@@ -174,4 +174,7 @@ pub trait Logs: Send + Sync {
 
     /// Keeps the record of an invocation that never reached an instance (an asynchronous event whose function is gone). Must not block.
     fn append(&self, record: InvocationRecord);
+
+    /// Waits, but not for ever, until every record that there is now outlives the end of this process.
+    async fn written(&self);
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Longest time a fork may take to report.
 const FORK_PATIENCE: Duration = Duration::from_secs(5);
+/// Processes made ahead that a start tries before it fails.
+const STOCK_TRIES_MAX: usize = 8;
 /// Forks of one version that may fail before forking it is given up.
 const FORK_FAILURES_MAX: u32 = 2;
 
@@ -95,10 +97,7 @@ pub async fn start(
         }
     }
     let (trees, mounts) = clock.pull(inner, pool).await?;
-    let (mut process, ready_made) = take(inner, config.runtime).await?;
-    clock.made(ready_made);
-    bind(&process, pool, mounts).await?;
-    clock.runtime_is_up();
+    let mut process = bound(inner, pool, config.runtime, mounts, &mut clock).await?;
     let mut printed = Printed::default();
     match config.runtime {
         RuntimeId::Go => go::launch(inner, pool, &mut process, &mut printed, &trees).await?,
@@ -126,10 +125,7 @@ async fn first_of_template(
     mut template: tokio::sync::MutexGuard<'_, Template>,
 ) -> Result<Worker, Refusal> {
     let (trees, mounts) = clock.pull(inner, pool).await?;
-    let (mut process, ready_made) = take(inner, pool.spec.config.runtime).await?;
-    clock.made(ready_made);
-    bind(&process, pool, mounts).await?;
-    clock.runtime_is_up();
+    let mut process = bound(inner, pool, pool.spec.config.runtime, mounts, &mut clock).await?;
     let mut printed = Printed::default();
     let ready = match load(inner, pool, &mut process, &mut printed, true).await {
         Ok(ready) => ready,
@@ -192,20 +188,42 @@ async fn note_failure(pool: &Pool, error: &Refusal) {
     }
 }
 
-pub(crate) async fn take(inner: &Inner, runtime: RuntimeId) -> Result<(Waiting, bool), Refusal> {
-    inner.warm.take(runtime.stock()).await.map_err(|e| match e {
+/// A waiting process that belongs to the version from here on. No user code has run in it.
+pub(crate) async fn bound(
+    inner: &Inner,
+    pool: &Pool,
+    runtime: RuntimeId,
+    mounts: Vec<Mount>,
+    clock: &mut Clock,
+) -> Result<Waiting, Refusal> {
+    let config = &pool.spec.config;
+    let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net };
+    for _ in 0..STOCK_TRIES_MAX {
+        let process = take(inner, runtime, clock).await?;
+        let Err(error) = process.instance.bind(binding.clone()).await else {
+            clock.runtime_is_up();
+            return Ok(process);
+        };
+        if clock.kind != StartKind::Precreated {
+            return Err(Refusal::internal(&error));
+        }
+        // What was made ahead may be dying just now, and nothing of the function has run yet.
+        tracing::warn!(%error, function = %pool.spec.function, "a process made ahead could not be used; taking another");
+    }
+    Err(Refusal::internal(&"one process made ahead after the other could not be used"))
+}
+
+async fn take(inner: &Inner, runtime: RuntimeId, clock: &mut Clock) -> Result<Waiting, Refusal> {
+    let taken = inner.warm.take(runtime.stock()).await.map_err(|e| match e {
         mayfly_sandbox::SandboxError::NoRuntime(name, why) => {
             tracing::error!(%name, %why, "a runtime is missing");
             Refusal::new(Status::INIT_ERROR, format!("The runtime `{name}` is not available on this machine"))
         }
         other => Refusal::internal(&other),
-    })
-}
-
-pub(crate) async fn bind(process: &Waiting, pool: &Pool, mounts: Vec<Mount>) -> Result<(), Refusal> {
-    let config = &pool.spec.config;
-    let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net };
-    process.instance.bind(binding).await.map_err(|e| Refusal::internal(&e))
+    });
+    let (process, ready_made) = taken?;
+    clock.made(ready_made);
+    Ok(process)
 }
 
 /// Has the shim load the function.

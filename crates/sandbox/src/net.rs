@@ -249,24 +249,35 @@ impl Network {
         }
     }
 
-    /// Removes the rules.
-    pub fn stop(&self) {
+    /// Removes the rules, and the links that the kernel has not removed yet.
+    pub fn stop(&mut self) {
+        for name in links(&self.link_prefix) {
+            if let Some(index) =
+                usize::from_str_radix(&name[self.link_prefix.len()..], 16).ok().filter(|i| *i < self.used.len())
+            {
+                self.unlink(index);
+            }
+        }
         let _ = nft(&format!("delete table inet {}\n", self.table));
     }
+}
+
+/// The host's ends of links whose names begin with `prefix`.
+fn links(prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with(prefix)).collect()
 }
 
 /// Removes links and rules that an earlier, killed platform with this id left behind. Returns how many links went.
 pub fn sweep(id: &str) -> usize {
     let mut removed = 0;
     let prefix = format!("mf{id}");
-    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let gone = name.starts_with(&prefix)
-            && Command::new("ip")
-                .args(["link", "delete", &name])
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|s| s.success());
+    for name in links(&prefix) {
+        let gone = Command::new("ip")
+            .args(["link", "delete", &name])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success());
         removed += usize::from(gone);
     }
     let _ = nft(&format!("table inet mayfly_{id}\ndelete table inet mayfly_{id}\n"));

@@ -144,7 +144,7 @@ impl Platform {
             blobs: stores.blobs,
             events: stores.events,
             invoker: Arc::clone(&invoker) as _,
-            logs: Arc::new(logs::Query(stores.logs.clone())),
+            logs: Arc::new(logs::Query::new(stores.logs.clone())),
             clock: Arc::new(SystemClock),
         };
         let control_options = ControlOptions {

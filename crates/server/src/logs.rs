@@ -5,6 +5,7 @@ use mayfly_control::{LogError, LogFilter, LogOrder, LogStatus, Logs};
 use mayfly_model::{InvocationRecord, Status};
 use mayfly_node::RecordSink;
 use mayfly_observe::{LogQuery, LogStore, Metrics, StatusFilter};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes the record of each invocation.
 pub struct Sink {
@@ -37,12 +38,24 @@ impl RecordSink for Sink {
 }
 
 /// Answers control's queries.
-pub struct Query(pub LogStore);
+pub struct Query {
+    store: LogStore,
+    /// Held while the store writes; the number of such writes that have begun.
+    writing: tokio::sync::Mutex<()>,
+    begun: AtomicU64,
+}
+
+impl Query {
+    /// Answers from `store`.
+    pub fn new(store: LogStore) -> Self {
+        Self { store, writing: tokio::sync::Mutex::default(), begun: AtomicU64::new(0) }
+    }
+}
 
 #[async_trait]
 impl Logs for Query {
     async fn query(&self, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), LogError> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         let query = translate(filter);
         let answer = tokio::task::spawn_blocking(move || store.query(&query)).await;
         match answer {
@@ -53,7 +66,21 @@ impl Logs for Query {
     }
 
     fn append(&self, record: InvocationRecord) {
-        self.0.record(record);
+        self.store.record(record);
+    }
+
+    async fn written(&self) {
+        let before = self.begun.load(Ordering::Acquire);
+        let _writing = self.writing.lock().await;
+        // Many wait at once; a write that began after this one came has its records too.
+        if self.begun.load(Ordering::Acquire) != before {
+            return;
+        }
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let store = self.store.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || store.flush()).await {
+            tracing::error!(%error, "the log could not be written");
+        }
     }
 }
 

@@ -79,6 +79,8 @@ impl Logs for FakeLogs {
     fn append(&self, record: InvocationRecord) {
         self.records.lock().push(record);
     }
+
+    async fn written(&self) {}
 }
 
 type Script = Box<dyn FnMut(&RouteTarget, &InvokeRequest) -> (Status, String, Duration) + Send>;

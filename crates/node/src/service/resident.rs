@@ -354,10 +354,7 @@ pub(crate) async fn start(
 ) -> Result<Worker, Refusal> {
     let config = &pool.spec.config;
     let (trees, mounts) = clock.pull(inner, pool).await?;
-    let (mut process, ready_made) = crate::start::take(inner, RuntimeId::Custom).await?;
-    clock.made(ready_made);
-    crate::start::bind(&process, pool, mounts).await?;
-    clock.runtime_is_up();
+    let mut process = crate::start::bound(inner, pool, RuntimeId::Custom, mounts, &mut clock).await?;
     let program = find_program(SERVICE_PROGRAM, &trees)?;
     let mut environment = crate::environment::build(&pool.spec, &inner.options);
     environment.entry("PORT".into()).or_insert_with(|| super::SERVICE_PORT.to_string());

@@ -6,7 +6,8 @@
 //!
 //! A record is visible to queries as soon as [`LogStore::record`] returned `true`, reaches the file within 200 ms, and the
 //! disk within about a second. After `kill -9` the last 200 ms may be missing, and a line that is cut in the middle is
-//! removed when the store is opened. Log lines are not acknowledged to anybody, so they are not worth a sync each.
+//! removed when the store is opened. Log lines are not acknowledged to anybody, so they are not worth a sync each;
+//! whoever forgets an event because of its record waits for [`LogStore::flush`] first.
 //!
 //! **Floods.** Each function may put [`LogOptions::function_bytes_per_s`] into the store, and
 //! [`LogOptions::function_burst_bytes`] at once; what it prints beyond that is cut, with a notice in the record. It may take
@@ -246,6 +247,11 @@ impl LogStore {
     ) -> Result<(Vec<InvocationRecord>, LogCursor), LogError> {
         self.barrier(false);
         query::follow(&self.inner.segments.snapshot(), filter, after, limit)
+    }
+
+    /// Waits, at most two seconds, until what was recorded before this call is in the files, where it outlives this process. Blocks.
+    pub fn flush(&self) {
+        self.barrier(false);
     }
 
     /// Counts of what was written, dropped and cut.

@@ -433,7 +433,7 @@ impl Spawner {
         }
         let _ = self.cgroups.sweep(deadline);
         self.cgroups.remove();
-        if let Some(network) = &self.network {
+        if let Some(network) = &mut self.network {
             network.stop();
         }
         if let Ok(path) = sys::cstr(&self.root) {
