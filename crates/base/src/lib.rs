@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod cidr;
 pub mod clock;
 pub mod config;
+pub mod loops;
 pub mod shutdown;
 pub mod telemetry;
 
@@ -11,4 +12,5 @@ pub use backoff::Backoff;
 pub use cidr::Cidr;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use config::{ConfigError, Forecast, LogFormat, PlatformOptions, PlatformOverlay};
+pub use loops::EventLoops;
 pub use shutdown::{Gate, GateClosed, GateGuard, Shutdown, StillBusy};

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mayfly_base::EventLoops;
 use mayfly_base::Shutdown;
 use mayfly_gateway::{Gateway, GatewayLimits, HttpRequest, HttpResponse, Service};
 
@@ -33,6 +34,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             shutdown.trigger();
         }
     });
-    gateway.run(Arc::new(Echo), shutdown).await;
+    gateway.run(Arc::new(Echo), shutdown, Arc::new(EventLoops::start()?)).await;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Noticing that a client has gone away while it is being answered.
 //!
 //! The HTTP/1.1 library does not read a connection while a request on it is being answered, so it would not notice. For requests that take
-//! a while, a second descriptor of the connection is watched; quick ones pay for a timer only.
+//! a while, a second descriptor of the connection is watched; quick ones pay for a place among the time-outs of their event loop.
 
 use std::future::Future;
 use std::io;
@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mayfly_base::loops::patience;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -44,7 +45,7 @@ impl Gone {
 }
 
 async fn closed(connection: RawFd) {
-    tokio::time::sleep(WORTH_WATCHING).await;
+    patience(WORTH_WATCHING).await;
     if watch(connection).await.is_err() {
         // It cannot be watched; writing to it will tell in time.
         std::future::pending::<()>().await;

@@ -16,7 +16,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mayfly_base::{Gate, Shutdown};
+use mayfly_base::loops::Roaming;
+use mayfly_base::{EventLoops, Gate, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -87,8 +88,8 @@ impl Gateway {
     }
 
     /// Serves until `shutdown` is triggered: then accepts no more, closes idle connections, lets requests in flight
-    /// end within the drain time, and cuts the rest.
-    pub async fn run(self, service: Arc<dyn Service>, shutdown: Shutdown) -> Drained {
+    /// end within the drain time, and cuts the rest. Each connection lives on one of `loops`.
+    pub async fn run(self, service: Arc<dyn Service>, shutdown: Shutdown, loops: Arc<EventLoops>) -> Drained {
         let permits = (self.limits.bodies_bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             http: http_builder(&self.limits),
@@ -128,10 +129,13 @@ impl Gateway {
                 continue;
             };
             let Ok(inside) = gate.enter() else { break };
-            let shared = shared.clone();
-            tokio::spawn(async move {
+            let (shared, stream) = (shared.clone(), Roaming::new(stream));
+            loops.spawn(async move {
                 let _open = Open::new(&shared.stats);
-                serve(stream, peer, shared.clone()).await;
+                match stream.into_here() {
+                    Ok(stream) => serve(stream, peer, shared.clone()).await,
+                    Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+                }
                 drop((seat, inside));
             });
         }

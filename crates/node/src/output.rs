@@ -1,5 +1,6 @@
 //! What an instance prints: taken from its pipe while an invocation runs, up to a limit.
 
+use mayfly_base::loops::Roaming;
 use mayfly_model::limits::LOG_INVOCATION_BYTES_MAX;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,7 +13,7 @@ const FLOOD_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// The read end of an instance's pipe.
 pub struct Output {
-    pipe: Option<AsyncFd<OwnedFd>>,
+    pipe: Option<Roaming<AsyncFd<OwnedFd>>>,
     /// Bytes discarded since the last pause.
     flood: usize,
 }
@@ -72,7 +73,11 @@ impl Output {
         // SAFETY: the descriptor belongs to the AsyncFd from here on and stays open as long as it is registered.
         let pipe = unsafe { AsyncFd::register_with_interest(pipe, tokio::io::Interest::READABLE) }
             .map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(Self { pipe: Some(pipe), flood: 0 })
+        Ok(Self { pipe: Some(Roaming::new(pipe)), flood: 0 })
+    }
+
+    fn descriptor(&self) -> Option<&OwnedFd> {
+        self.pipe.as_ref()?.as_is().map(AsyncFd::get_ref)
     }
 
     fn read(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -87,9 +92,10 @@ impl Output {
             tokio::time::sleep(FLOOD_PAUSE).await;
             self.flood = 0;
         }
-        let Some(pipe) = &self.pipe else { return std::future::pending().await };
+        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
         let mut buffer = [0u8; 16384];
-        loop {
+        let pipe = pipe.here();
+        while let Ok(pipe) = &pipe {
             let Ok(mut ready) = pipe.readable().await else { break };
             match ready.try_io(|fd| Self::read(fd.get_ref(), &mut buffer)) {
                 Ok(Ok(0)) => break,
@@ -110,7 +116,7 @@ impl Output {
 
     /// Another handle on the pipe, to wait on while somebody else may read.
     pub fn watcher(&self) -> io::Result<Watcher> {
-        let pipe = self.pipe.as_ref().ok_or(io::ErrorKind::BrokenPipe)?.get_ref().try_clone()?;
+        let pipe = self.descriptor().ok_or(io::ErrorKind::BrokenPipe)?.try_clone()?;
         // SAFETY: the descriptor belongs to the AsyncFd from here on and stays open as long as it is registered.
         let pipe = unsafe { AsyncFd::register_with_interest(pipe, tokio::io::Interest::READABLE) };
         pipe.map(Watcher).map_err(|e| io::Error::other(e.to_string()))
@@ -118,10 +124,10 @@ impl Output {
 
     /// Takes what is there now, a pipe's fill at most. `false`: every writer has closed the pipe.
     pub fn take(&mut self, into: &mut Printed) -> bool {
-        let Some(pipe) = &self.pipe else { return false };
+        let Some(pipe) = self.descriptor() else { return false };
         let mut buffer = [0u8; 16384];
         for _ in 0..4 {
-            match Self::read(pipe.get_ref(), &mut buffer) {
+            match Self::read(pipe, &mut buffer) {
                 Ok(0) => {
                     self.pipe = None;
                     return false;
@@ -142,11 +148,11 @@ impl Output {
     /// pipe can hold, so that somebody who prints on and on cannot hold the answer up.
     pub fn drain(&mut self, into: &mut Printed) {
         const PIPE_BYTES: usize = 64 * 1024;
-        let Some(pipe) = &self.pipe else { return };
+        let Some(pipe) = self.descriptor() else { return };
         let mut buffer = [0u8; 16384];
         let mut taken = 0;
         while taken < PIPE_BYTES {
-            match Self::read(pipe.get_ref(), &mut buffer) {
+            match Self::read(pipe, &mut buffer) {
                 Ok(n) if n > 0 => {
                     into.add(&buffer[..n]);
                     taken += n;

@@ -5,6 +5,7 @@ use crate::go::GoLine;
 use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
+use mayfly_base::loops::Roaming;
 use mayfly_guest::{FrameError, Hello, Kind, PROTOCOL, put_invoke, take_frame};
 use mayfly_model::{ColdStart, RequestId, Status};
 use mayfly_sandbox::{Instance, SandboxError};
@@ -102,7 +103,7 @@ impl Waiting {
 
 /// The host's end of the stream to a shim.
 pub struct Shim {
-    stream: UnixStream,
+    stream: Roaming<UnixStream>,
     input: Vec<u8>,
     outgoing: Vec<u8>,
     sent: usize,
@@ -111,7 +112,7 @@ pub struct Shim {
 impl Shim {
     fn new(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
+        let stream = Roaming::new(UnixStream::from_std(stream)?);
         Ok(Self { stream, input: Vec::with_capacity(4096), outgoing: Vec::with_capacity(1024), sent: 0 })
     }
 
@@ -123,17 +124,20 @@ impl Shim {
     fn is_open(&mut self) -> bool {
         let mut byte = [0; 1];
         // Nothing is due from an idle shim: a byte is as bad as the end of file.
-        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        self.stream
+            .as_is()
+            .is_some_and(|stream| matches!(stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock))
     }
 
     /// Sends what is queued and waits for one frame. All state is in `self`, so that a dropped call can be taken up again.
     async fn exchange(&mut self, output: &mut Output, printed: &mut Printed) -> Result<(Kind, Vec<u8>), Lost> {
+        let stream = self.stream.here().map_err(|_| Lost::Unsent)?;
         while self.sent < self.outgoing.len() {
-            match self.stream.try_write(&self.outgoing[self.sent..]) {
+            match stream.try_write(&self.outgoing[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
-                        ready = self.stream.writable() => ready.map_err(|_| Lost::Closed)?,
+                        ready = stream.writable() => ready.map_err(|_| Lost::Closed)?,
                         _ = output.pump(printed) => {}
                     }
                 }
@@ -158,13 +162,13 @@ impl Shim {
             if self.input.capacity() - self.input.len() < 4096 {
                 self.input.reserve(self.input.len().max(16384));
             }
-            match self.stream.try_read_buf(&mut self.input) {
+            match stream.try_read_buf(&mut self.input) {
                 Ok(0) => return Err(Lost::Closed),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
                         biased;
-                        ready = self.stream.readable() => ready.map_err(|_| Lost::Closed)?,
+                        ready = stream.readable() => ready.map_err(|_| Lost::Closed)?,
                         _ = output.pump(printed) => {}
                     }
                 }

@@ -17,9 +17,9 @@ pub use runtimes::{Interpreter, interpreters};
 
 use anyhow::{Context, Result};
 use data::DataDir;
-use mayfly_base::SystemClock;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
+use mayfly_base::{EventLoops, SystemClock};
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
@@ -57,6 +57,8 @@ pub struct Platform {
     service: Arc<http::Front>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _data: DataDir,
+    /// Where connections are served; ends last.
+    _loops: Arc<EventLoops>,
 }
 
 /// `mayfly up`: runs the platform until SIGTERM or SIGINT, then drains and returns.
@@ -173,16 +175,30 @@ impl Platform {
         }
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
-        let (front, stop) = (Arc::clone(&service), shutdown.child());
+        let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
+        let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {
-            let drained = gateway.run(front, stop).await;
+            let drained = gateway.run(front, stop, on_loops).await;
             if drained.cut > 0 {
                 tracing::warn!(cut = drained.cut, "requests were not done when the drain time was over");
             }
         }));
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
-        Ok(Self { address, keys, backend, node, control, log_store, shutdown, drain, service, tasks, _data: data })
+        Ok(Self {
+            address,
+            keys,
+            backend,
+            node,
+            control,
+            log_store,
+            shutdown,
+            drain,
+            service,
+            tasks,
+            _data: data,
+            _loops: loops,
+        })
     }
 
     /// The address that the API listens on.

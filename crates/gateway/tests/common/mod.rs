@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mayfly_base::EventLoops;
 use mayfly_base::Shutdown;
 use mayfly_gateway::{Drained, Gateway, GatewayLimits, GatewayStats, HttpRequest, HttpResponse, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,7 +69,8 @@ pub async fn start(limits: GatewayLimits) -> Running {
     let gateway = Gateway::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await.unwrap();
     let (address, stats) = (gateway.local_addr(), gateway.stats());
     let (probe, shutdown) = (Arc::new(Probe::default()), Shutdown::new());
-    let ended = tokio::spawn(gateway.run(probe.clone(), shutdown.clone()));
+    let ended =
+        tokio::spawn(gateway.run(probe.clone(), shutdown.clone(), Arc::new(EventLoops::start().expect("threads"))));
     Running { address, probe, shutdown, stats, ended }
 }
 

@@ -12,6 +12,7 @@ use crate::start::{append_output, find_program};
 use crate::worker::{Line, Lost, Waiting, format_id};
 use crate::{Inner, environment};
 use gob::{Decoder, GobError, StructWriter, Value, id};
+use mayfly_base::loops::Roaming;
 use mayfly_guest::{FrameError, Kind};
 use mayfly_model::{RequestId, Status, VersionSpec, limits};
 use mayfly_sandbox::Instance;
@@ -191,7 +192,7 @@ impl Facts {
 
 /// The connection to a program. One call at a time.
 pub struct GoLine {
-    stream: TcpStream,
+    stream: Roaming<TcpStream>,
     input: Vec<u8>,
     outgoing: Vec<u8>,
     sent: usize,
@@ -219,7 +220,7 @@ impl GoLine {
         let timestamp = [("Seconds", id::INT), ("Nanos", id::INT)];
         gob::put_struct_type(&mut outgoing, "InvokeRequest_Timestamp", TIMESTAMP, &timestamp);
         Self {
-            stream,
+            stream: Roaming::new(stream),
             input: Vec::with_capacity(4096),
             outgoing,
             sent: 0,
@@ -259,17 +260,20 @@ impl GoLine {
     pub fn is_open(&self) -> bool {
         let mut byte = [0; 1];
         // Nothing is due from an idle program: a byte is as bad as the end.
-        !self.ended && matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        let is_open =
+            |stream: &TcpStream| matches!(stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        !self.ended && self.stream.as_is().is_some_and(is_open)
     }
 
     /// Sends what is queued and waits for the answer to the call. All state is in `self`, so that a dropped call can be taken up again.
     pub async fn exchange(&mut self, output: &mut Output, printed: &mut Printed) -> Result<Called, Lost> {
+        let stream = self.stream.here().map_err(|_| Lost::Unsent)?;
         while self.sent < self.outgoing.len() {
-            match self.stream.try_write(&self.outgoing[self.sent..]) {
+            match stream.try_write(&self.outgoing[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
-                        ready = self.stream.writable() => ready.map_err(|_| Lost::Closed)?,
+                        ready = stream.writable() => ready.map_err(|_| Lost::Closed)?,
                         _ = output.pump(printed) => {}
                     }
                 }
@@ -292,13 +296,14 @@ impl GoLine {
             if self.input.capacity() - self.input.len() < 4096 {
                 self.input.reserve(self.input.len().max(16384));
             }
-            match self.stream.try_read_buf(&mut self.input) {
+            let stream = self.stream.here().map_err(|_| Lost::Closed)?;
+            match stream.try_read_buf(&mut self.input) {
                 Ok(0) => return Err(Lost::Closed),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
                         biased;
-                        ready = self.stream.readable() => ready.map_err(|_| Lost::Closed)?,
+                        ready = stream.readable() => ready.map_err(|_| Lost::Closed)?,
                         _ = output.pump(printed) => {}
                     }
                 }

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use mayfly_base::loops::Roaming;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,14 +37,14 @@ pub(super) enum Failure {
 /// An HTTP/1.1 connection.
 pub(super) struct Connection {
     sender: http1::SendRequest<StreamBody>,
-    driver: http1::Connection<TokioIo<TcpStream>, StreamBody>,
+    driver: http1::Connection<TokioIo<Roaming<TcpStream>>, StreamBody>,
     /// True once a request has been answered on it: the server may close it at any time.
     used: bool,
 }
 
 impl Connection {
     pub(super) async fn new(stream: TcpStream) -> hyper::Result<Self> {
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(Roaming::new(stream))).await?;
         Ok(Self { sender, driver, used: false })
     }
 

@@ -23,6 +23,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
+use mayfly_base::loops::within;
 use mayfly_model::{RequestId, Status};
 use std::any::Any;
 use std::sync::Arc;
@@ -119,19 +120,19 @@ async fn exchange(
         let sending =
             async { if http2 { resident.send_http2(request).await } else { resident.send(request, again).await } };
         let timeout_s = pool.spec.config.timeout_s;
-        let failure = match tokio::time::timeout(Duration::from_secs(u64::from(timeout_s)), sending).await {
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        let failure = match within(Duration::from_secs(u64::from(timeout_s)), sending).await {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(account.leave("it changed the protocol, which nobody had asked for"));
             }
-            Ok(Ok(response)) => {
+            Some(Ok(response)) => {
                 account.answered(&response, &parts.method, parts.uri.path());
                 return Ok(Reply::Stream(response));
             }
-            Ok(Err(_)) if broken.load(Ordering::Acquire) => {
+            Some(Err(_)) if broken.load(Ordering::Acquire) => {
                 return Err(Refusal::new(Status::INVALID_EVENT, "The body of the request was cut short or malformed"));
             }
-            Ok(Err(failure)) => failure,
-            Err(_) => {
+            Some(Err(failure)) => failure,
+            None => {
                 let message = format!("Invoking task timed out after {timeout_s} seconds");
                 return Err(Refusal::new(Status::TIME_LIMIT, message));
             }

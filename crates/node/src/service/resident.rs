@@ -12,6 +12,7 @@ use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mayfly_base::loops::here;
 use mayfly_model::{ColdStart, ColdStartReason, RuntimeId, Status};
 use mayfly_sandbox::Instance;
 use parking_lot::Mutex;
@@ -54,7 +55,8 @@ pub(crate) struct Resident {
     /// Requests it has. Changed under the pool's lock.
     load: AtomicUsize,
     gone: AtomicBool,
-    idle: Mutex<Vec<Connection>>,
+    /// Connections without a request, and the event loops that used them last.
+    idle: Mutex<Vec<(usize, Connection)>>,
     http2: tokio::sync::Mutex<Option<http2::SendRequest<StreamBody>>>,
     printed: Arc<Mutex<Paper>>,
     cold_start: Mutex<Option<ColdStart>>,
@@ -167,7 +169,12 @@ impl Resident {
 
     fn idle_connection(&self) -> Option<Connection> {
         loop {
-            let mut connection = self.idle.lock().pop()?;
+            let mut connection = {
+                let mut idle = self.idle.lock();
+                // One that this event loop used last needs no new registration.
+                let at = idle.iter().rposition(|(at, _)| *at == here()).or(idle.len().checked_sub(1))?;
+                idle.swap_remove(at).1
+            };
             if connection.is_open() {
                 return Some(connection);
             }
@@ -244,7 +251,7 @@ impl Resident {
         let me = Arc::downgrade(self);
         let home = move |connection| {
             if let Some(me) = me.upgrade() {
-                me.idle.lock().push(connection);
+                me.idle.lock().push((here(), connection));
             }
         };
         connection.send(request, again, home).await
