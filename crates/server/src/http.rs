@@ -13,50 +13,33 @@ use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// API requests with larger bodies, in bytes, are checked and read on the main runtime: that takes long enough to hold up the connections
+/// of an event loop.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// Answers every request of the listener.
 pub struct Front {
-    control: Control,
+    api: Arc<Api>,
     node: Node,
-    metrics: Metrics,
-    verifier: Verifier,
-    credentials: HashMap<String, Credential>,
     ceiling_mb: u64,
     urls: Urls,
     draining: AtomicBool,
+    main: tokio::runtime::Handle,
 }
 
-/// Resident memory of this process, in bytes.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
-    // SAFETY: takes no pointers.
-    pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+/// Answers requests for the API.
+struct Api {
+    control: Control,
+    metrics: Metrics,
+    verifier: Verifier,
+    credentials: HashMap<String, Credential>,
 }
 
-impl Front {
-    /// A front door for these parts.
-    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64, urls: Urls) -> Self {
-        let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
-        Self {
-            control,
-            node,
-            metrics,
-            verifier: Verifier::new(&["scf"]),
-            credentials,
-            ceiling_mb,
-            urls,
-            draining: AtomicBool::new(false),
-        }
-    }
-
-    /// From now on `/healthz` tells load balancers to look elsewhere.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
+impl Api {
     fn verify(&self, request: &HttpRequest) -> Result<Verified, SignError> {
         let view = RequestView {
             method: request.method.as_str(),
@@ -68,7 +51,7 @@ impl Front {
         self.verifier.verify(&view, &self.credentials, SystemClock.now_ms())
     }
 
-    async fn api(&self, request: HttpRequest) -> HttpResponse {
+    async fn answer(&self, request: HttpRequest) -> HttpResponse {
         let begun = Instant::now();
         let request_id = ids::request_id();
         let verified = self.verify(&request);
@@ -83,9 +66,47 @@ impl Front {
         self.metrics.api_call(&action, response.error_code.unwrap_or("OK"), begun.elapsed());
         HttpResponse::json(response.body)
     }
+}
+
+/// Resident memory of this process, in bytes.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
+    // SAFETY: takes no pointers.
+    pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+impl Front {
+    /// A front door for these parts. To be called on the main runtime.
+    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64, urls: Urls) -> Self {
+        let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
+        let api = Arc::new(Api { control, metrics, verifier: Verifier::new(&["scf"]), credentials });
+        let main = tokio::runtime::Handle::current();
+        Self { api, node, ceiling_mb, urls, draining: AtomicBool::new(false), main }
+    }
+
+    /// From now on `/healthz` tells load balancers to look elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    async fn api(&self, request: HttpRequest) -> HttpResponse {
+        if request.body.len() <= LARGE_BYTES {
+            return self.api.answer(request).await;
+        }
+        let api = Arc::clone(&self.api);
+        match self.main.spawn(async move { api.answer(request).await }).await {
+            Ok(response) => response,
+            Err(error) => match error.try_into_panic() {
+                // The listener knows what to tell the client.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => HttpResponse::text(503, "The platform is stopping.\n"),
+            },
+        }
+    }
 
     async fn download(&self, token: &str) -> HttpResponse {
-        match self.control.download(token).await {
+        match self.api.control.download(token).await {
             Some(download) => HttpResponse {
                 status: 200,
                 content_type: "application/zip",
@@ -109,17 +130,17 @@ impl Front {
                 (InstanceState::Template, stats.templates),
                 (InstanceState::Precreated, stats.precreated),
             ] {
-                self.metrics.set_instances(runtime.as_str(), state, count);
+                self.api.metrics.set_instances(runtime.as_str(), state, count);
             }
         }
-        self.metrics.set_memory(MemoryOf::Platform, resident_bytes());
-        self.metrics.set_memory(MemoryOf::InstanceLimits, self.node.stats().memory_mb << 20);
-        self.metrics.set_memory(MemoryOf::Ceiling, self.ceiling_mb << 20);
+        self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
+        self.api.metrics.set_memory(MemoryOf::InstanceLimits, self.node.stats().memory_mb << 20);
+        self.api.metrics.set_memory(MemoryOf::Ceiling, self.ceiling_mb << 20);
         HttpResponse {
             status: 200,
             content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
             headers: Vec::new(),
-            body: Bytes::from(self.metrics.encode()),
+            body: Bytes::from(self.api.metrics.encode()),
         }
     }
 
@@ -138,7 +159,7 @@ impl Service for Front {
     }
 
     async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
-        self.urls.answer(request, url::Keys { verifier: &self.verifier, credentials: &self.credentials }).await
+        self.urls.answer(request, url::Keys { verifier: &self.api.verifier, credentials: &self.api.credentials }).await
     }
 
     async fn call(&self, request: HttpRequest) -> HttpResponse {
