@@ -11,6 +11,7 @@ use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
+use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use std::time::Instant;
 /// Answers every request of the listener.
 pub struct Front {
     control: Control,
+    backend: ProcessBackend,
     node: Node,
     metrics: Metrics,
     verifier: Verifier,
@@ -38,10 +40,19 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts.
-    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64, urls: Urls) -> Self {
+    pub fn new(
+        control: Control,
+        backend: ProcessBackend,
+        node: Node,
+        metrics: Metrics,
+        keys: &Keys,
+        ceiling_mb: u64,
+        urls: Urls,
+    ) -> Self {
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         Self {
             control,
+            backend,
             node,
             metrics,
             verifier: Verifier::new(&["scf"]),
@@ -112,7 +123,13 @@ impl Front {
                 self.metrics.set_instances(runtime.as_str(), state, count);
             }
         }
+        for ((namespace, function), count) in self.node.waiting() {
+            self.metrics.function(&namespace, &function).set_waiting(count);
+        }
         self.metrics.set_memory(MemoryOf::Platform, resident_bytes());
+        if let Some(bytes) = self.backend.memory_bytes() {
+            self.metrics.set_memory(MemoryOf::Instances, bytes);
+        }
         self.metrics.set_memory(MemoryOf::InstanceLimits, self.node.stats().memory_mb << 20);
         self.metrics.set_memory(MemoryOf::Ceiling, self.ceiling_mb << 20);
         HttpResponse {

@@ -10,10 +10,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long requests that are under way on a service's old version may go on after an update.
-const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
+pub(super) const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
 
 /// How long an instance stays idle that the plan for this minute does not want.
-const PLANNED_IDLE: Duration = Duration::from_secs(30);
+pub(super) const PLANNED_IDLE: Duration = Duration::from_secs(30);
 
 impl Pool {
     /// Takes an instance whose server has ended out of service.
@@ -24,39 +24,31 @@ impl Pool {
         drop(out);
     }
 
-    /// Ends idle instances that `keep` no longer wants, and the template of a version that nobody has called for long.
+    /// Ends idle instances of an event function that `keep` no longer wants, and the template of a version that nobody has called for long.
     pub(crate) fn scale_in(&self, keep: &KeepAlive) {
         let now = Instant::now();
         let planned = KeepAlive { idle_ms: PLANNED_IDLE.as_millis() as u64, ..*keep };
-        let (ended, idle, forget) = {
+        let (ended, forget) = {
             let mut state = self.state.lock();
             let keep = if state.floor.is_some() { &planned } else { keep };
             let spare = state.alive.saturating_sub(state.least());
             let ages = state.idle.iter().map(|w| now.duration_since(w.idle_since).as_millis() as u64);
             let count = keep.excess(ages).min(spare);
+            // A maximum that was lowered holds at once for those who have nothing to do.
+            let over = self.quota.instances_max().map_or(0, |max| self.quota.instances().saturating_sub(max));
+            let count = count.max(over as usize).min(state.idle.len());
             let ended: Vec<Worker> = state.idle.drain(..count).collect();
-            let mut idle: Vec<(Instant, Arc<Resident>)> = state
-                .residents
-                .iter()
-                .filter(|r| r.load() == 0)
-                .map(|r| (*r.idle_since.lock(), Arc::clone(r)))
-                .collect();
-            idle.sort_by_key(|(since, _)| *since);
-            let count = keep.excess(idle.iter().map(|(since, _)| now.duration_since(*since).as_millis() as u64));
-            idle.truncate(count.min(spare));
-            for (_, resident) in &idle {
-                resident.end(ColdStartReason::Expired);
-                take_out(&mut state.residents, resident);
-            }
             let forget = state.alive == 0
                 && state.empty_since.is_some_and(|t| now.duration_since(t).as_millis() as u64 >= keep.idle_ms);
-            (ended, idle, forget)
+            (ended, forget)
         };
-        drop(idle);
         for mut worker in ended {
             worker.lease.ends(ColdStartReason::Expired);
         }
-        if forget && let Ok(mut template) = self.template.try_lock() {
+        if forget
+            && !self.is_parked()
+            && let Ok(mut template) = self.template.try_lock()
+        {
             template.forget();
         }
     }
@@ -70,8 +62,9 @@ impl Pool {
     }
 
     /// Tick of the idle worker unused longest, if one may be taken back.
-    pub(crate) fn oldest_idle(&self) -> Option<u64> {
-        if self.quota.reserved_mb().is_some() {
+    /// `reserved`: also one with a quota of its own.
+    pub(crate) fn oldest_idle(&self, reserved: bool) -> Option<u64> {
+        if !reserved && self.quota.reserved_mb().is_some() {
             return None;
         }
         let state = self.state.lock();
@@ -107,7 +100,10 @@ impl Pool {
     pub(crate) fn retire(&self, force: bool) {
         let (idle, residents, instances) = {
             let mut state = self.state.lock();
-            state.retired = true;
+            self.parked.store(false, Ordering::Release);
+            if !std::mem::replace(&mut state.retired, true) {
+                self.quota.discharge(state.alive);
+            }
             let (busy, unused): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut state.residents).into_iter().partition(|r| r.load() > 0);
             state.residents = busy;

@@ -2,7 +2,7 @@
 
 use super::Pool;
 use crate::{Inner, start};
-use mayfly_plan::pool::Admission;
+use mayfly_plan::pool::{Admission, Short};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,35 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 impl Pool {
     /// Most instances that were needed at once since the last call.
-    pub(crate) fn take_peak(&self) -> usize {
+    /// And the calls since then.
+    pub(crate) fn take_peak(&self) -> (usize, u64) {
         let mut state = self.state.lock();
         let now = state.needed(self.concurrency());
-        std::mem::replace(&mut state.peak, now).max(now)
+        let peak = std::mem::replace(&mut state.peak, now).max(now);
+        (peak, std::mem::take(&mut state.calls))
     }
 
     /// Keeps at least `floor` instances from here on, idle ones included, in the place of the keep-alive.
     pub(crate) fn keep(self: &Arc<Self>, inner: &Arc<Inner>, floor: usize) {
         self.state.lock().floor = Some(floor);
-        self.fill(inner);
+        self.fill(inner, 0);
+    }
+
+    /// Goes back to the keep-alive.
+    pub(crate) fn unkeep(&self) {
+        self.state.lock().floor = None;
+    }
+
+    /// The function's own minimum is to be kept of this version from here on.
+    pub(crate) fn set_minimum(self: &Arc<Self>, inner: &Arc<Inner>, minimum: usize) {
+        self.state.lock().minimum = minimum;
+        self.fill(inner, 0);
     }
 
     /// Keeps at least so many instances ready until another number is said.
     pub(crate) fn provision(self: &Arc<Self>, inner: &Arc<Inner>, count: usize) {
         self.state.lock().provisioned = count;
-        self.fill(inner);
+        self.fill(inner, 0);
     }
 
     /// Instances that have a request.
@@ -41,20 +54,28 @@ impl Pool {
         (state.alive - state.starting, state.starting, state.blocked.as_ref().map(|(_, why)| why.clone()))
     }
 
-    /// Starts what is missing of what is to be kept, as far as memory is free: nobody else's instances are ended for it.
-    fn fill(self: &Arc<Self>, inner: &Arc<Inner>) {
+    /// Starts what is missing of what is to be kept and of `wanted`, as far as memory is free: nobody else's instances are ended for it.
+    pub(super) fn fill(self: &Arc<Self>, inner: &Arc<Inner>, wanted: usize) {
         loop {
             let mut state = self.state.lock();
-            if state.retired || state.alive >= state.least() {
+            if state.retired || state.alive >= state.least().max(wanted) {
                 return;
             }
             // Broken code must not keep the machine busy.
             if state.blocked.as_ref().is_some_and(|(at, _)| at.elapsed() < PAUSE_AFTER_FAILURE) {
                 return;
             }
-            if !matches!(self.admission(inner, &state), Admission::Start { evict_mb: 0 }) {
-                state.blocked = Some((Instant::now(), "There is not enough memory for more instances".to_owned()));
-                return;
+            match self.admission(inner, &state, false) {
+                Admission::FREE => {}
+                Admission::Wait(Short::Function) => {
+                    let why = "The function has all the instances that it may have".to_owned();
+                    state.blocked = Some((Instant::now(), why));
+                    return;
+                }
+                _ => {
+                    state.blocked = Some((Instant::now(), "There is not enough memory for more instances".to_owned()));
+                    return;
+                }
             }
             let lease = self.lease(inner, &mut state);
             let reason = self.reason(&state);

@@ -2,10 +2,14 @@
 
 mod ends;
 mod floors;
+mod park;
 mod quota;
 mod seats;
+mod steer;
 
+pub(crate) use quota::Tenant;
 pub use quota::{Lease, Quota};
+pub(crate) use seats::Turn;
 
 use crate::error::Refusal;
 use crate::output::Printed;
@@ -16,10 +20,11 @@ use crate::{Inner, NodeStats};
 use http::{HeaderName, HeaderValue};
 use mayfly_model::{ColdStartReason, InvocationRecord, RequestId, Status, VersionSpec};
 use mayfly_plan::pool::place;
+use mayfly_plan::scale::Autoscaler;
 use mayfly_sandbox::Instance;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -29,8 +34,19 @@ pub struct Pool {
     inner: Weak<Inner>,
     /// What it runs.
     pub spec: Arc<VersionSpec>,
-    quota: Arc<Quota>,
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) tenant: Arc<Tenant>,
     replaces: bool,
+    /// Times that the autoscaler is told count from here.
+    born: Instant,
+    /// Instances, running or starting, for a look without the lock.
+    held: AtomicUsize,
+    /// Instances that it is to give up for others who hold less, as they become free.
+    owed: AtomicUsize,
+    /// Use tick of the last call's end, or of its initialisation ahead.
+    called: AtomicU64,
+    /// Its template stays although nobody calls.
+    parked: AtomicBool,
     /// What every request for a service tells its server; filled on the first.
     headers: OnceLock<Vec<(HeaderName, HeaderValue)>>,
     state: Mutex<State>,
@@ -55,10 +71,18 @@ struct State {
     floor: Option<usize>,
     /// Instances that were ordered to be kept ready; they are not ended for anybody else either.
     provisioned: usize,
+    /// The function's own minimum, where this is the version that it is kept of. Not ended for anybody else either.
+    minimum: usize,
+    /// Requests that instances of a service have.
+    requests: usize,
+    /// Follows the demand for a service.
+    scaler: Option<Autoscaler>,
     /// Why the last start ahead did not come about, and when that was.
     blocked: Option<(Instant, String)>,
     /// Most instances that were needed at once since this was last looked at.
     peak: usize,
+    /// Calls since then.
+    calls: u64,
     instances: HashMap<u64, Weak<dyn Instance>>,
 }
 
@@ -78,19 +102,33 @@ struct Seat {
 }
 
 impl Pool {
-    pub(crate) fn new(inner: Weak<Inner>, spec: Arc<VersionSpec>, quota: Arc<Quota>, replaces: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        inner: &Arc<Inner>,
+        spec: Arc<VersionSpec>,
+        quota: Arc<Quota>,
+        tenant: Arc<Tenant>,
+        replaces: bool,
+    ) -> Arc<Self> {
+        let service = spec.config.service;
+        let scaler = service.map(|s| Autoscaler::new(steer::options(s.concurrency, inner.options.keep_alive)));
         Arc::new(Self {
-            inner,
+            inner: Arc::downgrade(inner),
             spec,
             quota,
+            tenant,
             replaces,
+            born: Instant::now(),
+            held: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
+            called: AtomicU64::new(0),
+            parked: AtomicBool::new(false),
             headers: OnceLock::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State { scaler, ..State::default() }),
             template: tokio::sync::Mutex::new(Template::Untried),
         })
     }
 
-    fn memory_mb(&self) -> u64 {
+    pub(crate) fn memory_mb(&self) -> u64 {
         u64::from(self.spec.config.memory_mb)
     }
 
@@ -100,6 +138,7 @@ impl Pool {
             let mut worker = {
                 let mut state = self.state.lock();
                 let worker = state.idle.pop()?;
+                state.calls += 1;
                 state.note_demand(self.concurrency());
                 worker
             };
@@ -119,15 +158,18 @@ impl Pool {
     /// Takes a slot in a running instance of a service.
     pub(crate) fn slot(self: &Arc<Self>) -> Option<Slot> {
         let mut state = self.state.lock();
-        let slot = self.slot_in(&state)?;
+        let slot = self.slot_in(&mut state)?;
+        state.calls += 1;
         state.note_demand(self.concurrency());
+        self.observe(&mut state);
         Some(slot)
     }
 
-    fn slot_in(self: &Arc<Self>, state: &State) -> Option<Slot> {
+    fn slot_in(self: &Arc<Self>, state: &mut State) -> Option<Slot> {
         let at = place(state.residents.iter().map(|r| (!r.is_gone()).then(|| r.load())), self.concurrency())?;
         let resident = Arc::clone(&state.residents[at]);
         resident.enter();
+        state.requests += 1;
         Some(Slot::new(self, resident))
     }
 
@@ -136,16 +178,18 @@ impl Pool {
         let unwanted = {
             let mut state = self.state.lock();
             let left = resident.leave();
+            state.requests = state.requests.saturating_sub(1);
             if !resident.is_gone() && !state.retired {
                 self.seat_waiting(&mut state);
             }
+            self.observe(&mut state);
             if left > 0 || resident.load() > 0 {
                 return;
             }
             *resident.idle_since.lock() = Instant::now();
             let inner = self.inner.upgrade();
             resident.used.store(inner.as_ref().map_or(0, |inner| inner.tick()), Ordering::Release);
-            if !state.retired {
+            if !state.retired && !resident.is_gone() {
                 drop(state);
                 // An idle instance is memory that others may take back.
                 if let Some(inner) = inner.filter(|inner| inner.is_short()) {
@@ -153,7 +197,9 @@ impl Pool {
                 }
                 return;
             }
-            resident.end(ColdStartReason::CodeUpdated);
+            if state.retired {
+                resident.end(ColdStartReason::CodeUpdated);
+            }
             take_out(&mut state.residents, resident)
         };
         drop(unwanted);
@@ -193,6 +239,11 @@ impl Pool {
 
     /// Passes a free worker to who has waited longest, or keeps it idle.
     pub(crate) fn give(&self, mut worker: Worker) {
+        if self.pays() {
+            worker.lease.ends(ColdStartReason::Evicted);
+            drop(worker);
+            return;
+        }
         let unwanted = {
             let mut state = self.state.lock();
             loop {
@@ -210,6 +261,7 @@ impl Pool {
                 worker.idle_since = Instant::now();
                 let inner = self.inner.upgrade();
                 worker.used = inner.as_ref().map_or(0, |inner| inner.tick());
+                self.called.store(worker.used, Ordering::Relaxed);
                 state.idle.push(worker);
                 drop(state);
                 // An idle instance is memory that others may take back.
@@ -250,6 +302,11 @@ impl Pool {
         stats.templates += usize::from(self.template.try_lock().is_ok_and(|t| t.is_ready()));
     }
 
+    /// Requests that wait for an instance.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().seats.len()
+    }
+
     /// True when a request has been served or refused and nothing is kept: for tests.
     pub fn is_empty(&self) -> bool {
         self.state.lock().alive == 0
@@ -269,12 +326,17 @@ impl State {
 
     /// Instances that are to be kept whatever the demand.
     fn least(&self) -> usize {
-        self.provisioned.max(self.floor.unwrap_or(0))
+        self.fixed().max(self.floor.unwrap_or(0))
+    }
+
+    /// Instances that are not ended for others either.
+    fn fixed(&self) -> usize {
+        self.provisioned.max(self.minimum)
     }
 
     /// Idle instances that may be ended for others.
     fn evictable(&self) -> usize {
-        self.idle_count().min(self.alive.saturating_sub(self.provisioned))
+        self.idle_count().min(self.alive.saturating_sub(self.fixed()))
     }
 
     /// Instances without a request.

@@ -5,7 +5,7 @@ use crate::Inner;
 use mayfly_model::ColdStartReason;
 use mayfly_sandbox::Instance;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The memory account of one function, all its versions together.
@@ -14,11 +14,33 @@ pub struct Quota {
     used_mb: AtomicU64,
     /// -1: none of its own.
     reserved_mb: AtomicI64,
+    /// Instances of versions that are still called.
+    instances: AtomicU32,
+    /// Most of them.
+    instances_max: AtomicU32,
+}
+
+/// The memory account of a tenant: today, a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Tenant {
+    used_mb: AtomicU64,
+}
+
+impl Tenant {
+    /// Configured memory of its instances, in MB.
+    pub fn used_mb(&self) -> u64 {
+        self.used_mb.load(Ordering::Acquire)
+    }
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { used_mb: AtomicU64::new(0), reserved_mb: AtomicI64::new(-1) }
+        Self {
+            used_mb: AtomicU64::new(0),
+            reserved_mb: AtomicI64::new(-1),
+            instances: AtomicU32::new(0),
+            instances_max: AtomicU32::new(u32::MAX),
+        }
     }
 }
 
@@ -31,6 +53,26 @@ impl Quota {
     /// Its reserved quota, in MB.
     pub fn reserved_mb(&self) -> Option<u64> {
         u64::try_from(self.reserved_mb.load(Ordering::Acquire)).ok()
+    }
+
+    /// Instances of the function, running or starting. Those of replaced versions, which end by themselves, do not count.
+    pub fn instances(&self) -> u32 {
+        self.instances.load(Ordering::Acquire)
+    }
+
+    /// Most instances that it may have.
+    pub fn instances_max(&self) -> Option<u32> {
+        Some(self.instances_max.load(Ordering::Acquire)).filter(|max| *max != u32::MAX)
+    }
+
+    /// Sets the most; the number before.
+    pub(crate) fn set_instances_max(&self, max: Option<u32>) -> Option<u32> {
+        Some(self.instances_max.swap(max.unwrap_or(u32::MAX), Ordering::AcqRel)).filter(|max| *max != u32::MAX)
+    }
+
+    /// Takes `count` instances of a version that was replaced out of the account.
+    pub(super) fn discharge(&self, count: usize) {
+        self.instances.fetch_sub(u32::try_from(count).unwrap_or(u32::MAX), Ordering::AcqRel);
     }
 
     /// Sets the quota, and moves what its instances hold out of or into the shared account.
@@ -49,6 +91,11 @@ impl Pool {
     pub(super) fn lease(self: &Arc<Self>, inner: &Arc<Inner>, state: &mut State) -> Lease {
         state.alive += 1;
         state.starting += 1;
+        self.held.store(state.alive, Ordering::Release);
+        if !state.retired {
+            self.quota.instances.fetch_add(1, Ordering::AcqRel);
+        }
+        self.tenant.used_mb.fetch_add(self.memory_mb(), Ordering::AcqRel);
         let shared = self.quota.reserved_mb().is_none();
         self.quota.used_mb.fetch_add(self.memory_mb(), Ordering::AcqRel);
         if shared {
@@ -85,12 +132,17 @@ impl Drop for Lease {
         {
             let mut state = pool.state.lock();
             state.alive -= 1;
+            pool.held.store(state.alive, Ordering::Release);
+            if !state.retired {
+                pool.quota.discharge(1);
+            }
             state.last_end = Some(self.end);
             state.instances.remove(self.instance.get_mut());
             if state.alive == 0 {
                 state.empty_since = Some(Instant::now());
             }
         }
+        pool.tenant.used_mb.fetch_sub(pool.memory_mb(), Ordering::AcqRel);
         pool.quota.used_mb.fetch_sub(pool.memory_mb(), Ordering::AcqRel);
         if let Some(inner) = pool.inner.upgrade() {
             if pool.quota.reserved_mb().is_none() {

@@ -4,7 +4,7 @@ use super::{Lease, Place, Pool, Seat, State};
 use crate::error::Refusal;
 use crate::{Inner, start};
 use mayfly_model::{ColdStartReason, Status};
-use mayfly_plan::pool::{Admission, Demand, Past, admit, cold_start_reason};
+use mayfly_plan::pool::{Admission, Demand, Past, Short, admit, cold_start_reason};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,41 +33,46 @@ impl Pool {
 
     /// Waits for a place: one that comes free, or one in an instance that is started for this request.
     pub(crate) async fn wait(self: &Arc<Self>, inner: &Arc<Inner>) -> Result<Place, Refusal> {
+        if self.quota.instances_max().is_some_and(|max| self.quota.instances() >= max) {
+            // Another version's idle instance stands in this one's way.
+            inner.evict_of_function(self);
+        }
         let admitted = Arc::new(AtomicBool::new(false));
         let receiver = {
             let (sender, receiver) = oneshot::channel();
             let mut state = self.state.lock();
+            state.calls += 1;
             if let Some(worker) = state.idle.pop() {
                 return Ok(Place::Alone(worker));
             }
-            if let Some(slot) = self.slot_in(&state) {
+            if let Some(slot) = self.slot_in(&mut state) {
                 return Ok(Place::Shared(slot));
             }
             // Starts under way serve this request too, if they bring more places than seats are taken.
             let spare_start = state.starting * self.concurrency()
                 > state.seats.iter().filter(|s| s.admitted.load(Ordering::Acquire)).count();
-            let admission = if spare_start { Admission::Start { evict_mb: 0 } } else { self.admission(inner, &state) };
+            let admission = if spare_start { Admission::FREE } else { self.admission(inner, &state, false) };
             match admission {
                 Admission::Refuse(status) => return Err(self.refusal(status, inner)),
-                Admission::Start { evict_mb } => {
+                Admission::Start { evict_mb, tenant_mb } => {
                     admitted.store(true, Ordering::Release);
                     state.seats.push_back(Seat { place: sender, admitted: Arc::clone(&admitted) });
                     state.note_demand(self.concurrency());
+                    self.observe(&mut state);
                     if !spare_start {
                         let lease = self.lease(inner, &mut state);
                         let reason = self.reason(&state);
                         drop(state);
-                        if evict_mb > 0 {
-                            inner.evict(evict_mb);
-                        }
+                        inner.evict(evict_mb, tenant_mb, &self.tenant);
                         self.start(inner, lease, reason);
                     }
                 }
-                Admission::Wait => {
+                Admission::Wait(short) => {
                     state.seats.push_back(Seat { place: sender, admitted: Arc::clone(&admitted) });
                     state.note_demand(self.concurrency());
+                    self.observe(&mut state);
                     drop(state);
-                    inner.starve(self);
+                    inner.starve(self, short);
                 }
             }
             receiver
@@ -97,19 +102,31 @@ impl Pool {
         }
     }
 
-    pub(super) fn admission(&self, inner: &Inner, state: &State) -> Admission {
+    /// Whether one more instance may start. `in_line`: it is this version's turn among those who wait.
+    pub(super) fn admission(self: &Arc<Self>, inner: &Inner, state: &State, in_line: bool) -> Admission {
         let reserved_mb = self.quota.reserved_mb();
         let shared_mb = inner.shared_mb.load(Ordering::Acquire);
         let shared_ceiling_mb = inner.shared_ceiling_mb();
+        let (tenant_mb, tenant_ceiling_mb) = (self.tenant.used_mb(), inner.options.namespace_ceiling_mb);
+        let headroom_mb = inner.headroom_mb();
         // Looking through all pools is for the rare case that it matters; this pool has none idle, and is locked.
-        let short = reserved_mb.is_none() && shared_mb + self.memory_mb() > shared_ceiling_mb;
+        let short = reserved_mb.is_none() && shared_mb + self.memory_mb() + headroom_mb > shared_ceiling_mb;
+        let tenant_short = tenant_ceiling_mb.is_some_and(|ceiling| tenant_mb + self.memory_mb() > ceiling);
         admit(&Demand {
             memory_mb: self.memory_mb(),
             function_mb: self.quota.used_mb(),
             reserved_mb,
             shared_mb,
             shared_ceiling_mb,
-            evictable_mb: if short { inner.evictable_mb() } else { 0 },
+            evictable_mb: if short { inner.evictable_mb(None) } else { 0 },
+            held_mb: state.alive as u64 * self.memory_mb(),
+            headroom_mb,
+            tenant_mb,
+            tenant_ceiling_mb,
+            tenant_evictable_mb: if tenant_short { inner.evictable_mb(Some(&self.tenant)) } else { 0 },
+            instances: self.quota.instances(),
+            instances_max: self.quota.instances_max(),
+            others_first: !in_line && reserved_mb.is_none() && inner.others_first(self),
             waiting: state.seats.len(),
             waiting_max: inner.options.waiting_max,
         })
@@ -126,6 +143,9 @@ impl Pool {
                 (Status::CONCURRENCY_EXCEEDED, None) => format!(
                     "Function [{name}] concurrency exceeded the region's quota {} MB",
                     inner.shared_ceiling_mb()
+                ),
+                (_, _) if self.quota.instances_max().is_some_and(|max| self.quota.instances() >= max) => format!(
+                    "Function [{name}] has all the instances that it may have, and they are busy. Try again later, or raise its maximum"
                 ),
                 _ => format!("Function [{name}] cannot get an instance now: too many requests wait. Try again later"),
             },
@@ -150,25 +170,25 @@ impl Pool {
         });
     }
 
-    /// Starts for requests that waited for memory. False: there is still none.
-    pub(crate) fn start_for_waiting(self: &Arc<Self>) -> bool {
-        let Some(inner) = self.inner.upgrade() else { return true };
+    /// Starts an instance for a request that waited for room, if there is some now.
+    pub(crate) fn start_for_waiting(self: &Arc<Self>) -> Turn {
+        let Some(inner) = self.inner.upgrade() else { return Turn::Nobody };
         let mut state = self.state.lock();
         state.seats.retain(|s| !s.place.is_closed());
-        let Some(seat) = state.seats.iter().find(|s| !s.admitted.load(Ordering::Acquire)) else { return true };
-        match self.admission(&inner, &state) {
-            Admission::Start { evict_mb } => {
+        let Some(seat) = state.seats.iter().find(|s| !s.admitted.load(Ordering::Acquire)) else { return Turn::Nobody };
+        match self.admission(&inner, &state, true) {
+            Admission::Start { evict_mb, tenant_mb } => {
                 seat.admitted.store(true, Ordering::Release);
                 let lease = self.lease(&inner, &mut state);
                 let reason = self.reason(&state);
                 drop(state);
-                if evict_mb > 0 {
-                    inner.evict(evict_mb);
-                }
+                inner.evict(evict_mb, tenant_mb, &self.tenant);
                 self.start(&inner, lease, reason);
-                true
+                Turn::Started
             }
-            _ => false,
+            Admission::Wait(short) => Turn::Waits(short),
+            // Its room in the queue is its own affair, and a quota that has shrunk is found by the next request.
+            Admission::Refuse(_) => Turn::Waits(Short::Function),
         }
     }
 
@@ -182,4 +202,15 @@ impl Pool {
             }
         }
     }
+}
+
+/// What came of a version's turn among those who wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// One instance starts; more requests may wait.
+    Started,
+    /// No request waits any more.
+    Nobody,
+    /// There is no room yet.
+    Waits(Short),
 }
