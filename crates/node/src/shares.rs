@@ -120,6 +120,15 @@ impl Inner {
         let mut starved = self.starved.lock();
         starved.retain(|s| !std::ptr::eq(s.pool.as_ptr(), Arc::as_ptr(pool)));
         self.starving.store(starved.len(), Ordering::Release);
+        drop(starved);
+        // One that took its seat in the meantime found the version in the line, and relies on it.
+        if pool.waits_for_room() {
+            let mut starved = self.starved.lock();
+            if !starved.iter().any(|s| std::ptr::eq(s.pool.as_ptr(), Arc::as_ptr(pool))) {
+                starved.push(Starved { pool: Arc::downgrade(pool), short: Short::Platform, since: self.tick() });
+                self.starving.store(starved.len(), Ordering::Release);
+            }
+        }
     }
 
     /// Divides anew what there is too little of, and tells each version how many instances it is to give up.

@@ -532,6 +532,21 @@ impl Inner {
             seat.keep();
         }
         self.shards[shard].functions.store(Arc::new(table));
+        if let Some(old) = &old {
+            let kept: HashSet<_> = new.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
+            for target in old.targets().filter(|target| !kept.contains(&Arc::as_ptr(target))) {
+                let replaced = new.is_some() && target.spec.key.version == "$LATEST";
+                self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
+            }
+            for (target, order) in changed_orders(old, new.as_deref()) {
+                self.listener.catalogue_changed(&RouteChange::Provisioned { target, order });
+            }
+            if new.is_some() && old_mb != new_mb {
+                let function_id = old.state.record.id.clone();
+                self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
+            }
+        }
+        // What comes after what goes: who makes instances then knows why.
         if let Some(new) = &new {
             let before: HashSet<_> = old.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
             for target in new.targets().filter(|target| !before.contains(&Arc::as_ptr(target))) {
@@ -543,20 +558,6 @@ impl Inner {
             };
             if !old.as_ref().map_or(scaling.is_default(), same) {
                 self.listener.catalogue_changed(&RouteChange::Scaling { main: new.main().clone(), scaling });
-            }
-        }
-        if let Some(old) = old {
-            let kept: HashSet<_> = new.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
-            for target in old.targets().filter(|target| !kept.contains(&Arc::as_ptr(target))) {
-                let replaced = new.is_some() && target.spec.key.version == "$LATEST";
-                self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
-            }
-            for (target, order) in changed_orders(&old, new.as_deref()) {
-                self.listener.catalogue_changed(&RouteChange::Provisioned { target, order });
-            }
-            if new.is_some() && old_mb != new_mb {
-                let function_id = old.state.record.id.clone();
-                self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
             }
         }
         drop((writer, namespaces_guard));

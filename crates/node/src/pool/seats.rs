@@ -170,6 +170,11 @@ impl Pool {
         });
     }
 
+    /// True when a request waits that no start is under way for.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.state.lock().seats.iter().any(|s| !s.admitted.load(Ordering::Acquire) && !s.place.is_closed())
+    }
+
     /// Starts an instance for a request that waited for room, if there is some now.
     pub(crate) fn start_for_waiting(self: &Arc<Self>) -> Turn {
         let Some(inner) = self.inner.upgrade() else { return Turn::Nobody };
