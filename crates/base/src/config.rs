@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use mayfly_model::Forecast;
 use mayfly_model::limits;
 use serde::{Deserialize, Serialize};
 
@@ -45,41 +46,6 @@ impl fmt::Display for LogFormat {
         f.write_str(match self {
             Self::Plain => "plain",
             Self::Json => "json",
-        })
-    }
-}
-
-/// Whether instances are made and kept ahead of demand, by each function's own past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Forecast {
-    /// No: every instance is kept for the same time after its last call.
-    Off,
-    /// As far as it costs no more memory-time than keeping every instance for ten minutes.
-    Conservative,
-    /// As far as it costs no more than 1.15 times that.
-    Eager,
-}
-
-impl FromStr for Forecast {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            "conservative" => Ok(Self::Conservative),
-            "eager" => Ok(Self::Eager),
-            other => Err(format!("`{other}` is none of `off`, `conservative` and `eager`")),
-        }
-    }
-}
-
-impl fmt::Display for Forecast {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Conservative => "conservative",
-            Self::Eager => "eager",
         })
     }
 }
@@ -186,11 +152,16 @@ options! {
     /// Memory that all instances together may be promised, in MB of configured memory. 0: SCF's account quota, 128,000 MB. Promises may exceed
     /// the machine's memory, since few instances use all of theirs; what they really use is held below nine tenths of it.
     memory_ceiling_mb: u64 = 0;
+    /// What instances of one namespace may hold of that together, in MB. 0: as much as there is.
+    namespace_ceiling_mb: u64 = 0;
     /// How long an instance without calls is kept, in seconds.
     keep_alive_s: u64 = 600;
     /// Whether instances are made and kept ahead of demand, by each function's own past: `off`, `conservative` or `eager`. Unless it is off, it
     /// decides in the place of `keep_alive_s`.
     forecast: Forecast = Forecast::Off;
+    /// Versions that have an instance initialised and parked from their deployment on, so that their first call is a fork and not an
+    /// initialisation; where there are more, those called last. Each holds the memory that its module-level code takes. 0: none.
+    park: usize = 0;
     /// Region that the platform says it is.
     region: String = "ap-guangzhou".into();
     /// Account number (APPID) that functions and clients see.
@@ -356,6 +327,10 @@ impl PlatformOptions {
         if self.memory_ceiling_mb != 0 {
             between("memory_ceiling_mb", self.memory_ceiling_mb, 256, 1 << 24)?;
         }
+        if self.namespace_ceiling_mb != 0 {
+            between("namespace_ceiling_mb", self.namespace_ceiling_mb, 64, 1 << 24)?;
+        }
+        between("park", self.park, 0, 10_000)?;
         between("keep_alive_s", self.keep_alive_s, 0, 7 * 86_400)?;
         let label = |l: &str| {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

@@ -130,6 +130,14 @@ actions! {
     DeleteTrigger -> Nothing {
         function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
     }
+    /// Sets the bounds of a function's number of instances.
+    PutFunctionScaling -> Nothing {
+        function_name: String, namespace: String, min_instances: Option<u32>, max_instances: Option<u32>, forecast: Option<String>,
+    }
+    /// Shows what is foreseen of functions, and what each mode costs.
+    GetForecast -> Forecasts { function_name: Option<String>, namespace: Option<String>, offset: u64, limit: u64 }
+    /// Lists the minutes in which versions were called.
+    ListDemand -> Demands { start_time: Option<u64>, end_time: Option<u64>, offset: u64, limit: u64 }
     /// Lists namespaces.
     ListNamespaces -> Namespaces { offset: u64, limit: u64, order: String, order_by = "Orderby": String }
     /// Creates a namespace.
@@ -240,6 +248,21 @@ objects! {
     Weight { version: String, weight: f64 }
     /// Requests that a rule picks.
     Rule { version: String, key: String, method: String, expression: String }
+    /// A page of forecasts.
+    Forecasts { forecasts: Vec<Forecast>, total_count: u64 }
+    /// What is foreseen of a version.
+    Forecast {
+        namespace: String, function_name: String, version: String, memory_size: u64, mode: String, warm_target: Option<u64>,
+        minutes: u64, costs: Vec<ForecastCost>,
+    }
+    /// What a mode cost, or would have cost.
+    ForecastCost {
+        mode: String, hits: u64, misses: u64, starts_ahead: u64, used_gb_seconds = "UsedGBSeconds": f64, idle_gb_seconds = "IdleGBSeconds": f64,
+    }
+    /// A page of minutes.
+    Demands { demand: Vec<Demand>, total_count: u64 }
+    /// A minute in which a version was called.
+    Demand { time: u64, namespace: String, function_name: String, version: String, memory_size: u64, instances: u64, invocations: u64 }
     /// A page of namespaces.
     Namespaces { namespaces: Vec<Namespace>, total_count: u64 }
     /// A namespace.

@@ -1,7 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
 use crate::commands::{
-    alias, deploy, doctor, functions, invoke, layers, logs, namespaces, simulate, up, url, versions, why,
+    alias, demand, deploy, doctor, forecast, functions, invoke, layers, logs, namespaces, scale, simulate, up, url,
+    versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -99,6 +100,12 @@ pub enum Command {
     Rollback(versions::RollbackArgs),
     /// Names for versions, and how requests are split between them
     Alias(alias::AliasArgs),
+    /// Show or set how many instances a function has at least and at most
+    Scale(scale::ScaleArgs),
+    /// Say what is foreseen of functions, and what each mode of pre-creation cost or would have cost
+    Forecast(forecast::ForecastArgs),
+    /// The history of demand
+    Demand(demand::DemandArgs),
     /// Namespaces
     Namespaces(namespaces::NamespacesArgs),
     /// Layers: content shared by functions, at /opt

@@ -10,7 +10,7 @@ use crate::ports::{Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, Digest, RequestId, limits};
+use mayfly_model::{ApiError, Digest, RequestId, ScalingConfig, limits};
 use mayfly_sign::{Params, Verified};
 use mayfly_store::{BlobStore, EventLog, MetaStore};
 use std::collections::HashSet;
@@ -133,6 +133,12 @@ impl Control {
     /// [`RouteChange::Provisioned`](crate::RouteChange::Provisioned).
     pub fn provisioned(&self) -> Vec<(Arc<RouteTarget>, Arc<ProvisionedOrder>)> {
         self.0.catalogue.provisioned()
+    }
+
+    /// The bounds of functions' numbers of instances, as they are stored, each with the version that the minimum is kept of. Later changes
+    /// come as [`RouteChange::Scaling`](crate::RouteChange::Scaling).
+    pub fn scaling(&self) -> Vec<(Arc<RouteTarget>, ScalingConfig)> {
+        self.0.catalogue.scaling()
     }
 
     /// The asynchronous events.

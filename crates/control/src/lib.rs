@@ -26,6 +26,7 @@ pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTar
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
+    DemandQuery, DemandRow, ForecastCost, ForecastReport, InvokeRequest, Invoker, LogError, LogFilter, LogOrder,
+    LogStatus, Logs, ProvisionedState, RouteChange,
 };
 pub use provisioned::ProvisionedOrder;

@@ -4,7 +4,7 @@ use crate::catalogue::RouteTarget;
 use crate::provisioned::ProvisionedOrder;
 use async_trait::async_trait;
 use bytes::Bytes;
-use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, VersionKey};
+use mayfly_model::{Forecast, InvocationRecord, InvokeOutcome, RequestId, ScalingConfig, VersionKey};
 use std::sync::Arc;
 
 /// One invocation to run.
@@ -41,6 +41,19 @@ pub enum RouteChange {
         /// The new quota, in MB.
         reserved_mb: Option<u64>,
     },
+    /// A version can be called from now on. Those that were there when the platform started are not told.
+    Added {
+        /// The version.
+        target: Arc<RouteTarget>,
+    },
+    /// The bounds of a function's number of instances are others, or the version that its minimum is kept of. Those that were there when the
+    /// platform started are asked for with `Control::scaling`.
+    Scaling {
+        /// The version that calls without a qualifier reach.
+        main: Arc<RouteTarget>,
+        /// The bounds.
+        scaling: ScalingConfig,
+    },
     /// Instances of a published version are to be kept ready, otherwise than before. Orders that were there when the platform started are
     /// asked for with `Control::provisioned`.
     Provisioned {
@@ -56,7 +69,7 @@ impl RouteChange {
     pub fn retired_key(&self) -> Option<&VersionKey> {
         match self {
             Self::Retired { target, .. } => Some(&target.spec.key),
-            Self::Quota { .. } | Self::Provisioned { .. } => None,
+            _ => None,
         }
     }
 }
@@ -72,6 +85,78 @@ pub struct ProvisionedState {
     pub blocked: Option<String>,
 }
 
+/// What a mode of pre-creation cost a version, or would have cost it, over the demand that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForecastCost {
+    /// The mode.
+    pub mode: Forecast,
+    /// Instances that were needed in a minute and warm when it began.
+    pub hits: u64,
+    /// Instances that were needed and not warm: cold starts.
+    pub misses: u64,
+    /// Instances made before anybody asked.
+    pub starts_ahead: u64,
+    /// Memory-time of what was needed, in GB·s.
+    pub used_gb_seconds: f64,
+    /// Memory-time of what was warm for nothing, in GB·s.
+    pub idle_gb_seconds: f64,
+}
+
+/// What is known and foreseen of one version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForecastReport {
+    /// Namespace.
+    pub namespace: String,
+    /// Function.
+    pub function: String,
+    /// Version, as text.
+    pub version: String,
+    /// Memory of one instance, in MB.
+    pub memory_mb: u32,
+    /// The mode in force for it.
+    pub mode: Forecast,
+    /// Instances that are to be warm in this minute by that mode; `None`: the keep-alive decides.
+    pub warm: Option<u32>,
+    /// Minutes in which it was watched.
+    pub minutes: u64,
+    /// Every mode over those minutes.
+    pub costs: Vec<ForecastCost>,
+}
+
+/// A minute in which a version was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemandRow {
+    /// Minutes since the epoch.
+    pub minute: u64,
+    /// Namespace.
+    pub namespace: String,
+    /// Function.
+    pub function: String,
+    /// Version, as text.
+    pub version: String,
+    /// Its runtime.
+    pub runtime: String,
+    /// Memory of one instance, in MB.
+    pub memory_mb: u32,
+    /// Instances needed at once.
+    pub demand: u32,
+    /// Calls.
+    pub invocations: u64,
+}
+
+/// A question for demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemandQuery {
+    /// First minute, since the epoch.
+    pub from: u64,
+    /// Last minute.
+    pub to: u64,
+    /// Rows to skip.
+    pub offset: u64,
+    /// Most rows.
+    pub limit: u64,
+}
+
 /// Runs invocations.
 #[async_trait]
 pub trait Invoker: Send + Sync {
@@ -82,6 +167,16 @@ pub trait Invoker: Send + Sync {
     /// How an order to keep instances of a version ready is met at this moment. `None`: nobody keeps any.
     fn provisioned(&self, _target: &Arc<RouteTarget>) -> Option<ProvisionedState> {
         None
+    }
+
+    /// What is known and foreseen of every version, by namespace, function and version.
+    fn forecasts(&self) -> Vec<ForecastReport> {
+        Vec::new()
+    }
+
+    /// The stored demand, by minute, and the number of all rows that `query` asks for.
+    async fn demand(&self, _query: DemandQuery) -> Result<(u64, Vec<DemandRow>), LogError> {
+        Ok((0, Vec::new()))
     }
 
     /// Hears of a change. Called in the order of the changes of each function; must not block.

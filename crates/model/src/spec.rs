@@ -205,6 +205,69 @@ impl ProvisionedConfig {
     }
 }
 
+/// Whether instances are made and kept ahead of demand, by each function's own past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forecast {
+    /// No: every instance is kept for the same time after its last call.
+    Off,
+    /// As far as it costs no more memory-time than keeping every instance for ten minutes.
+    Conservative,
+    /// As far as it costs no more than 1.15 times that.
+    Eager,
+}
+
+impl Forecast {
+    /// Its name, as in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Conservative => "conservative",
+            Self::Eager => "eager",
+        }
+    }
+}
+
+impl std::str::FromStr for Forecast {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "conservative" => Ok(Self::Conservative),
+            "eager" => Ok(Self::Eager),
+            other => Err(format!("`{other}` is none of `off`, `conservative` and `eager`")),
+        }
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How many instances a function may and must have, all versions together (`PutFunctionScaling`, Mayfly's own).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScalingConfig {
+    /// Fewest, kept of the version that calls without a qualifier reach.
+    #[serde(default)]
+    pub min_instances: u32,
+    /// Most; `None`: no limit but memory.
+    #[serde(default)]
+    pub max_instances: Option<u32>,
+    /// Whether its instances follow forecasts; `None`: as the platform's setting says.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
+}
+
+impl ScalingConfig {
+    /// True when nothing is set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The settings of one version, `$LATEST` included: everything that a published version freezes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VersionConfig {
@@ -268,6 +331,9 @@ pub struct FunctionRecord {
     /// Instances kept ready, at most one order for each published version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub provisioned: Vec<ProvisionedConfig>,
+    /// Bounds of its number of instances.
+    #[serde(default, skip_serializing_if = "ScalingConfig::is_default")]
+    pub scaling: ScalingConfig,
     /// When it was created, in milliseconds since the epoch.
     pub add_time_ms: u64,
     /// When it was last changed, in milliseconds since the epoch.

@@ -12,6 +12,7 @@ mod output;
 pub mod pool;
 mod runtime_api;
 pub mod service;
+mod shares;
 mod start;
 mod warm;
 mod worker;
@@ -21,10 +22,10 @@ use mayfly_plan::pool::KeepAlive;
 use mayfly_sandbox::Backend;
 use mayfly_store::CodeCache;
 use parking_lot::Mutex;
-use pool::{Pool, Quota};
+use pool::{Pool, Quota, Tenant};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use error::Refusal;
@@ -34,6 +35,10 @@ pub use error::Refusal;
 pub struct NodeOptions {
     /// What instances may hold together, in MB of configured memory.
     pub memory_ceiling_mb: u64,
+    /// What instances of one namespace may hold together, in MB; `None`: as much as there is.
+    pub namespace_ceiling_mb: Option<u64>,
+    /// Versions that are initialised ahead and whose template stays; where there are more, those called last. 0: none.
+    pub park: usize,
     /// How long an idle instance is kept at least.
     pub keep_alive: Duration,
     /// Processes of each runtime that wait for any function.
@@ -57,6 +62,8 @@ impl Default for NodeOptions {
     fn default() -> Self {
         Self {
             memory_ceiling_mb: mayfly_model::limits::CONCURRENCY_MB_DEFAULT,
+            namespace_ceiling_mb: None,
+            park: 0,
             keep_alive: Duration::from_secs(600),
             precreate: HashMap::from([
                 (RuntimeId::Python, 4),
@@ -129,12 +136,17 @@ pub(crate) struct Inner {
     pub warm: warm::Warm,
     pools: Mutex<HashMap<VersionKey, Arc<Pool>>>,
     quotas: Mutex<HashMap<String, Arc<Quota>>>,
+    tenants: Mutex<HashMap<String, Arc<Tenant>>>,
     /// Memory of instances of functions without a quota of their own, in MB.
     pub shared_mb: AtomicU64,
-    /// Pools with requests that wait for memory, longest first.
-    starved: Mutex<std::collections::VecDeque<std::sync::Weak<Pool>>>,
+    /// Versions with requests that wait for room, each once.
+    starved: Mutex<Vec<shares::Starved>>,
     /// Their number, for a look without the lock.
-    starving: std::sync::atomic::AtomicUsize,
+    starving: AtomicUsize,
+    /// Versions whose template stays.
+    parked: Mutex<Vec<std::sync::Weak<Pool>>>,
+    /// Times that memory came free while those who wait were being served, and one for the serving itself.
+    freeing: AtomicUsize,
     /// Grows with every use of an instance; tells which instance was used longest ago.
     pub ticks: AtomicU64,
 }
@@ -156,9 +168,12 @@ impl Node {
             warm,
             pools: Mutex::default(),
             quotas: Mutex::default(),
+            tenants: Mutex::default(),
             shared_mb: AtomicU64::new(0),
             starved: Mutex::default(),
-            starving: Default::default(),
+            starving: AtomicUsize::new(0),
+            parked: Mutex::default(),
+            freeing: AtomicUsize::new(0),
             ticks: AtomicU64::new(0),
         });
         inner.warm.fill();
@@ -168,10 +183,11 @@ impl Node {
     /// The pool of a version, made when there is none. `replaces`: it takes the place of an older state of the same function.
     pub fn pool(&self, spec: &Arc<VersionSpec>, replaces: bool) -> Arc<Pool> {
         let quota = self.inner.quota(&spec.key.function_id);
+        let tenant = Arc::clone(self.inner.tenants.lock().entry(spec.namespace.to_string()).or_default());
         let mut pools = self.inner.pools.lock();
         let pool = pools
             .entry(spec.key.clone())
-            .or_insert_with(|| Pool::new(Arc::downgrade(&self.inner), Arc::clone(spec), quota, replaces));
+            .or_insert_with(|| Pool::new(&self.inner, Arc::clone(spec), quota, tenant, replaces));
         Arc::clone(pool)
     }
 
@@ -210,26 +226,42 @@ impl Node {
         self.inner.quotas.lock().remove(function_id);
     }
 
-    /// One look at all pools: ends instances that have been idle too long. Call it about once a second.
+    /// One look at all pools: ends instances that have been idle too long, lets the autoscaler steer services, and divides anew what there
+    /// is too little of. Call it about once a second.
     pub fn tend(&self) {
         let keep = KeepAlive { idle_ms: self.inner.options.keep_alive.as_millis() as u64, share: 4 };
         let pools: Vec<Arc<Pool>> = self.inner.pools.lock().values().cloned().collect();
         for pool in pools {
-            pool.scale_in(&keep);
+            match pool.spec.config.service {
+                Some(_) => pool.steer(&self.inner),
+                None => pool.scale_in(&keep),
+            }
+        }
+        if self.inner.is_short() {
+            self.inner.rebalance();
+            self.inner.memory_came_free();
         }
         self.inner.warm.fill();
     }
 
-    /// Every pool, with the most instances that it needed at once since this was asked last.
-    pub fn demand(&self) -> Vec<(Arc<Pool>, usize)> {
-        let pools: Vec<Arc<Pool>> = self.inner.pools.lock().values().cloned().collect();
-        pools
-            .into_iter()
-            .map(|pool| {
-                let peak = pool.take_peak();
-                (pool, peak)
-            })
-            .collect()
+    /// Every pool, with the most instances that it needed at once and the calls that came since this was asked last.
+    pub fn demand(&self) -> Vec<(Arc<Pool>, usize, u64)> {
+        let with_peak = |pool: Arc<Pool>| {
+            let (peak, calls) = pool.take_peak();
+            (pool, peak, calls)
+        };
+        self.pools().into_iter().map(with_peak).collect()
+    }
+
+    /// Whether versions are initialised ahead.
+    pub fn parks(&self) -> bool {
+        self.inner.options.park > 0
+    }
+
+    /// Initialises a version now, in the background, and keeps it so that instances are forked from it: if parking is switched on and the
+    /// version can be forked.
+    pub fn park(&self, pool: &Arc<Pool>) {
+        pool.park(&self.inner);
     }
 
     /// Keeps `warm` instances of a version, busy ones included, from now on; idle ones beyond that go within a minute.
@@ -241,6 +273,37 @@ impl Node {
     /// since is started anew then.
     pub fn provision(&self, pool: &Arc<Pool>, count: usize) {
         pool.provision(&self.inner, count);
+    }
+
+    /// Leaves the number of idle instances of a version to the keep-alive again.
+    pub fn unkeep(&self, pool: &Pool) {
+        pool.unkeep();
+    }
+
+    /// Keeps at least `count` instances of a version from now on, as the minimum of its function. To be said again from time to time.
+    pub fn set_minimum(&self, pool: &Arc<Pool>, count: usize) {
+        pool.set_minimum(&self.inner, count);
+    }
+
+    /// Sets how many instances a function may have, all its versions together; `None`: no limit of its own.
+    pub fn set_maximum(&self, function_id: &str, max: Option<u32>) {
+        if self.inner.quota(function_id).set_instances_max(max) != max {
+            self.inner.memory_came_free();
+        }
+    }
+
+    /// Requests that wait for an instance, by namespace and name of their function; every function that has a pool is there.
+    pub fn waiting(&self) -> HashMap<(String, String), usize> {
+        let mut waiting = HashMap::new();
+        for pool in self.pools() {
+            let key = (pool.spec.namespace.to_string(), pool.spec.function.to_string());
+            *waiting.entry(key).or_default() += pool.waiting();
+        }
+        waiting
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.inner.pools.lock().values().cloned().collect()
     }
 
     /// Instances of a pool that have a request now.
@@ -256,7 +319,7 @@ impl Node {
     /// Figures of now.
     pub fn stats(&self) -> NodeStats {
         let mut stats = NodeStats { precreated: self.inner.warm.len(None), ..NodeStats::default() };
-        for pool in self.inner.pools.lock().values() {
+        for pool in self.pools() {
             pool.add_to(&mut stats);
         }
         stats.memory_mb = self.inner.quotas.lock().values().map(|q| q.used_mb()).sum();
@@ -266,7 +329,7 @@ impl Node {
     /// Figures of now, of the instances of one runtime. Their memory is not counted.
     pub fn stats_of(&self, runtime: RuntimeId) -> NodeStats {
         let mut stats = NodeStats { precreated: self.inner.warm.len(Some(runtime)), ..NodeStats::default() };
-        for pool in self.inner.pools.lock().values().filter(|p| p.spec.config.runtime == runtime) {
+        for pool in self.pools().iter().filter(|p| p.spec.config.runtime == runtime) {
             pool.add_to(&mut stats);
         }
         stats
@@ -314,58 +377,38 @@ impl Inner {
         self.options.memory_ceiling_mb.saturating_sub(reserved)
     }
 
-    /// Memory of idle instances of functions without a quota, in MB.
-    pub fn evictable_mb(&self) -> u64 {
-        self.pools.lock().values().map(|p| p.evictable_mb()).sum()
+    /// Memory of idle instances of functions without a quota, in MB: of all, or of one tenant.
+    pub fn evictable_mb(&self, tenant: Option<&Arc<Tenant>>) -> u64 {
+        let pools = self.pools.lock();
+        let of = pools.values().filter(|p| tenant.is_none_or(|t| Arc::ptr_eq(t, &p.tenant)));
+        of.map(|p| p.evictable_mb()).sum()
     }
 
-    /// Ends idle instances of functions without a quota, longest unused first, until `mb` came free. False: there were not enough.
-    pub fn evict(&self, mb: u64) -> bool {
+    /// Ends idle instances of functions without a quota, longest unused first, until `mb` came free, `tenant_mb` of that from `tenant`.
+    pub fn evict(&self, mb: u64, tenant_mb: u64, tenant: &Arc<Tenant>) {
+        if mb == 0 {
+            return;
+        }
         let pools: Vec<Arc<Pool>> = self.pools.lock().values().cloned().collect();
-        let mut freed = 0;
-        while freed < mb {
-            let oldest =
-                pools.iter().filter_map(|p| p.oldest_idle().map(|tick| (tick, p))).min_by_key(|(tick, _)| *tick);
-            let Some((_, pool)) = oldest else { return false };
-            freed += pool.evict_one();
-        }
-        true
-    }
-
-    /// Remembers a pool whose requests wait for memory.
-    pub fn starve(&self, pool: &Arc<Pool>) {
-        let mut starved = self.starved.lock();
-        starved.push_back(Arc::downgrade(pool));
-        self.starving.store(starved.len(), Ordering::Release);
-    }
-
-    /// True when requests wait for memory.
-    pub fn is_short(&self) -> bool {
-        self.starving.load(Ordering::Acquire) > 0
-    }
-
-    /// Lets requests that wait for memory try again, longest waiting first.
-    pub fn memory_came_free(&self) {
-        let tries = self.starving.load(Ordering::Acquire);
-        for _ in 0..tries {
-            let next = {
-                let mut starved = self.starved.lock();
-                let next = starved.pop_front();
-                self.starving.store(starved.len(), Ordering::Release);
-                next
-            };
-            let Some(pool) = next.as_ref().and_then(std::sync::Weak::upgrade) else { continue };
-            if !pool.start_for_waiting() {
-                let mut starved = self.starved.lock();
-                starved.push_front(Arc::downgrade(&pool));
-                self.starving.store(starved.len(), Ordering::Release);
-                return;
-            }
-        }
+        let theirs: Vec<&Arc<Pool>> = pools.iter().filter(|p| Arc::ptr_eq(tenant, &p.tenant)).collect();
+        let freed = evict_from(&theirs, tenant_mb);
+        evict_from(&pools.iter().collect::<Vec<_>>(), mb.saturating_sub(freed));
     }
 
     /// The next use tick.
     pub fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Ends idle instances of `pools` until `mb` came free or none is left. Returns what came free, in MB.
+fn evict_from(pools: &[&Arc<Pool>], mb: u64) -> u64 {
+    let mut freed = 0;
+    while freed < mb {
+        let oldest =
+            pools.iter().filter_map(|p| p.oldest_idle(false).map(|tick| (tick, p))).min_by_key(|(tick, _)| *tick);
+        let Some((_, pool)) = oldest else { break };
+        freed += pool.evict_one();
+    }
+    freed
 }

@@ -116,6 +116,31 @@ pub async fn start(
     Ok(Worker::new(process, printed, clock.done(), lease, trees))
 }
 
+/// Initialises the version in a process that becomes its template if that is sound. Does nothing when that has been tried.
+pub async fn park(inner: &Arc<Inner>, pool: &Arc<Pool>) -> Result<(), Refusal> {
+    let mut template = pool.template.lock().await;
+    if !matches!(*template, Template::Untried) || pool.is_retired() {
+        return Ok(());
+    }
+    let mut clock = Clock::new(ColdStartReason::First);
+    let (trees, mounts) = clock.pull(inner, pool).await?;
+    let mut process = bound(inner, pool, pool.spec.config.runtime, mounts, &mut clock).await?;
+    let mut printed = Printed::default();
+    let ready = load(inner, pool, &mut process, &mut printed, true).await?;
+    process.output.drain(&mut printed);
+    *template = match ready.fork.is_some_and(|verdict| !verdict.sound) {
+        // The first call finds out as well, and says so in the function's log.
+        true => Template::Untried,
+        false => Template::Ready(Box::new(Parent { process, trees, failures: 0 })),
+    };
+    drop(template);
+    if !printed.is_empty() {
+        // There is no invocation whose log it could stand in.
+        pool.note_printed(printed);
+    }
+    Ok(())
+}
+
 /// Initialises the version in a process that becomes its template if that is sound, and forks the first instance from it.
 async fn first_of_template(
     inner: &Arc<Inner>,
@@ -151,6 +176,7 @@ async fn first_of_template(
     match forked {
         Ok((process, more)) => {
             *template = Template::Ready(Box::new(ready));
+            pool.keep_parked(inner);
             printed.bytes.extend_from_slice(&more.bytes);
             printed.cut += more.cut;
             Ok(Worker::new(process, printed, clock.done(), lease, trees))

@@ -326,3 +326,91 @@ async fn stop_leaves_nothing() {
     w.node.stop().await;
     eventually("all sandboxes end", || w.backend.alive() == 0).await;
 }
+
+/// Calls of one function under way, each with its status.
+fn flood(w: &World, spec: &Arc<VersionSpec>, count: usize, ms: &str) -> Vec<tokio::task::JoinHandle<Status>> {
+    let call = |_| {
+        let (node, pool, ms) = (w.node.clone(), w.node.pool(spec, false), ms.to_owned());
+        tokio::spawn(async move { node.invoke(&pool, invocation(&ms)).await.status })
+    };
+    (0..count).map(call).collect()
+}
+
+#[tokio::test]
+async fn a_burst_does_not_starve_the_first_call_of_another() {
+    let w = world(|o| (o.memory_ceiling_mb, o.waiting) = (512, Duration::from_secs(30))).await;
+    let (a, b) = (w.spec("f.sleep"), w.spec("f.echo"));
+    let burst = flood(&w, &a, 40, "50");
+    eventually("the burst fills the machine", || w.node.stats().busy == 4 && w.node.stats().waiting > 0).await;
+    let before = w.records.0.lock().unwrap().len();
+    assert_eq!(w.call(&b, "1").await.status, Status::OK);
+    let between = w.records.0.lock().unwrap().len() - before - 1;
+    // The first that ends gives way; the other three may end while the new instance starts, and again.
+    assert!(between <= 12, "{between} calls of the burst ended before the one call of the other");
+    for call in burst {
+        assert_eq!(call.await.unwrap(), Status::OK, "the burst goes on");
+    }
+}
+
+#[tokio::test]
+async fn two_bursts_share_the_machine() {
+    let w = world(|o| (o.memory_ceiling_mb, o.waiting) = (512, Duration::from_secs(30))).await;
+    let (a, b) = (w.spec("f.sleep"), w.spec("f.sleep"));
+    let first = flood(&w, &a, 60, "30");
+    eventually("the first has it all", || w.node.stats().busy == 4).await;
+    let second = flood(&w, &b, 20, "30");
+    let (pool_a, pool_b) = (w.node.pool(&a, false), w.node.pool(&b, false));
+    eventually("each has half", || w.node.busy(&pool_a) == 2 && w.node.busy(&pool_b) == 2).await;
+    for call in first.into_iter().chain(second) {
+        assert_eq!(call.await.unwrap(), Status::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_function_has_no_more_instances_than_its_maximum_and_no_fewer_than_its_minimum() {
+    let w = world(|o| (o.waiting, o.keep_alive) = (Duration::from_secs(30), Duration::from_millis(1))).await;
+    let spec = w.spec("f.sleep");
+    let pool = w.node.pool(&spec, false);
+    w.node.set_maximum(&spec.key.function_id, Some(2));
+    let calls = flood(&w, &spec, 10, "20");
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Status::OK);
+        let stats = w.node.stats();
+        assert!(stats.busy + stats.idle + stats.starting <= 2, "{stats:?}");
+    }
+    // Another version of the same function takes the place of an idle instance.
+    let mut other = (*w.spec_of(&spec.key.function_id, 1, "f.echo")).clone();
+    other.key.version = "1".into();
+    assert_eq!(w.call(&Arc::new(other.clone()), "1").await.status, Status::OK);
+    w.node.retire(&other.key, false);
+    w.node.set_maximum(&spec.key.function_id, None);
+    w.node.set_minimum(&pool, 3);
+    eventually("three are ready", || w.node.readiness(&pool).0 == 3).await;
+    for _ in 0..5 {
+        w.node.tend();
+    }
+    assert_eq!(w.node.readiness(&pool).0, 3, "whatever the keep-alive");
+    w.node.set_minimum(&pool, 0);
+    eventually("they go", || {
+        w.node.tend();
+        pool.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_keeps_to_its_ceiling_and_leaves_the_rest_to_others() {
+    let w = world(|o| (o.memory_ceiling_mb, o.namespace_ceiling_mb) = (1024, Some(256))).await;
+    let a = w.spec("f.sleep");
+    let burst = flood(&w, &a, 4, "100");
+    eventually("two run, two wait", || w.node.stats().busy == 2 && w.node.stats().waiting == 2).await;
+    let mut other = (*w.spec("f.echo")).clone();
+    other.namespace = NamespaceName::parse("other").unwrap();
+    assert_eq!(w.call(&Arc::new(other), "1").await.status, Status::OK);
+    // Within the namespace too, a first call comes before the rest of a burst.
+    let b = w.spec("f.echo");
+    assert_eq!(w.call(&b, "1").await.status, Status::OK);
+    for call in burst {
+        assert_eq!(call.await.unwrap(), Status::OK);
+    }
+}

@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
@@ -167,6 +168,10 @@ struct Series {
     throttles: Family<FunctionLabels, Counter>,
     concurrency: Family<FunctionLabels, Gauge>,
     waiting: Family<FunctionLabels, Gauge>,
+    forecast_warm: Family<FunctionLabels, Gauge>,
+    forecast_hits: Family<FunctionLabels, Counter>,
+    forecast_misses: Family<FunctionLabels, Counter>,
+    forecast_idle: Family<FunctionLabels, Counter<f64, AtomicU64>>,
     instances: Family<InstanceLabels, Gauge>,
     memory: Family<MemoryLabels, Gauge>,
     api_calls: Family<ApiLabels, Counter>,
@@ -204,6 +209,10 @@ impl Series {
         registry.register("throttles", "Invocations turned away for want of quota or resources", self.throttles.clone());
         registry.register("concurrency", "Invocations running now", self.concurrency.clone());
         registry.register("waiting", "Invocations waiting for an instance now", self.waiting.clone());
+        registry.register("forecast_warm", "Instances to be warm in this minute by the forecast", self.forecast_warm.clone());
+        registry.register("forecast_hits", "Instances that were needed in a minute and warm when it began", self.forecast_hits.clone());
+        registry.register("forecast_misses", "Instances that were needed in a minute and not warm when it began: cold starts", self.forecast_misses.clone());
+        registry.register("forecast_idle_gigabyte_seconds", "Memory-time that was held for nothing", self.forecast_idle.clone());
         registry.register("instances", "Instances, by runtime and state", self.instances.clone());
         registry.register_with_unit("memory", "Memory in use, promised and allowed", Unit::Bytes, self.memory.clone());
         registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
@@ -401,9 +410,18 @@ impl FunctionMetrics {
         GaugeGuard::new(&self.concurrency)
     }
 
-    /// Counts an invocation as waiting for an instance until the guard is dropped.
-    pub fn waiting(&self) -> GaugeGuard {
-        GaugeGuard::new(&self.waiting)
+    /// Sets how many invocations wait for an instance.
+    pub fn set_waiting(&self, count: usize) {
+        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how many instances are to be warm by the forecast, and counts what became of those that were. Times are in GB·s.
+    pub fn forecast(&self, warm: u32, hits: u64, misses: u64, idle_gb_seconds: f64) {
+        let series = &self.series;
+        series.forecast_warm.get_or_create(&self.labels).set(i64::from(warm));
+        series.forecast_hits.get_or_create(&self.labels).inc_by(hits);
+        series.forecast_misses.get_or_create(&self.labels).inc_by(misses);
+        series.forecast_idle.get_or_create(&self.labels).inc_by(idle_gb_seconds.max(0.0));
     }
 
     fn invocation_labels(&self, status: u16) -> InvocationLabels {
@@ -427,6 +445,10 @@ impl FunctionMetrics {
         series.throttles.remove(&self.labels);
         series.concurrency.remove(&self.labels);
         series.waiting.remove(&self.labels);
+        series.forecast_warm.remove(&self.labels);
+        series.forecast_hits.remove(&self.labels);
+        series.forecast_misses.remove(&self.labels);
+        series.forecast_idle.remove(&self.labels);
         // Statuses are HTTP-like numbers; asking for one that was never counted costs a look into a table.
         for status in 100..600 {
             series.invocations.remove(&self.invocation_labels(status));
@@ -490,7 +512,9 @@ mod tests {
         f.invoked(Status::TIME_LIMIT, 3_000_000, 20);
         f.cold_start(&start());
         f.throttled();
-        let (running, waiting) = (f.running(), f.waiting());
+        let running = f.running();
+        f.set_waiting(1);
+        f.forecast(3, 2, 1, 0.5);
         drop(f.running());
         metrics.set_instances("python", InstanceState::Idle, 4);
         metrics.set_memory(MemoryOf::Platform, 40 << 20);
@@ -508,13 +532,16 @@ mod tests {
         has(&text, &format!("mayfly_throttles_total{{{f}}} 1"));
         has(&text, &format!("mayfly_concurrency{{{f}}} 1"));
         has(&text, &format!("mayfly_waiting{{{f}}} 1"));
+        has(&text, &format!("mayfly_forecast_warm{{{f}}} 3"));
+        has(&text, &format!("mayfly_forecast_misses_total{{{f}}} 1"));
+        has(&text, &format!("mayfly_forecast_idle_gigabyte_seconds_total{{{f}}} 0.5"));
         has(&text, r#"mayfly_instances{runtime="python",state="idle"} 4"#);
         has(&text, r#"mayfly_memory_bytes{of="platform"} 41943040"#);
         has(&text, r#"mayfly_api_calls_total{action="Invoke",code="ResourceNotFound.Function"} 1"#);
         has(&text, r#"mayfly_api_latency_seconds_count{action="Invoke"} 2"#);
         has(&text, "mayfly_log_records_dropped_queue_total 7");
         assert!(text.ends_with("# EOF\n"));
-        drop((running, waiting));
+        drop(running);
         has(&metrics.encode(), &format!("mayfly_concurrency{{{f}}} 0"));
     }
 

@@ -1,5 +1,6 @@
 //! Starting and ending instances of one version: whether a request may have a new instance, and which idle ones to let go.
 
+use crate::scale::share::growth_limit_mb;
 use mayfly_model::{ColdStartReason, Status};
 
 /// What is known when a request finds no idle instance.
@@ -17,10 +18,37 @@ pub struct Demand {
     pub shared_ceiling_mb: u64,
     /// Memory that all idle instances of other functions without a quota hold, in MB: what can be taken back at once.
     pub evictable_mb: u64,
+    /// Memory that instances of this version hold, in MB.
+    pub held_mb: u64,
+    /// Part of the shared ceiling that is only for versions that have no instance yet, in MB.
+    pub headroom_mb: u64,
+    /// Memory that the instances of the tenant hold, in MB.
+    pub tenant_mb: u64,
+    /// What they may hold, in MB; `None`: as much as there is.
+    pub tenant_ceiling_mb: Option<u64>,
+    /// Of `evictable_mb`, what is the tenant's.
+    pub tenant_evictable_mb: u64,
+    /// Instances of the whole function, running or starting.
+    pub instances: u32,
+    /// Most that it may have; `None`: no limit of its own.
+    pub instances_max: Option<u32>,
+    /// Others wait for memory and hold less: they come first.
+    pub others_first: bool,
     /// Requests of this version that wait already.
     pub waiting: usize,
     /// Most requests of one version that may wait.
     pub waiting_max: usize,
+}
+
+/// What there is too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// The function has all the instances it may have.
+    Function,
+    /// The tenant's memory is used up.
+    Tenant,
+    /// The platform's memory is used up.
+    Platform,
 }
 
 /// What to do with the request.
@@ -30,11 +58,18 @@ pub enum Admission {
     Start {
         /// Memory to take back first, in MB.
         evict_mb: u64,
+        /// Of that, what has to come from the tenant's own idle instances.
+        tenant_mb: u64,
     },
-    /// Take a seat until memory is free.
-    Wait,
+    /// Take a seat until there is room.
+    Wait(Short),
     /// Turn the request away with this status.
     Refuse(Status),
+}
+
+impl Admission {
+    /// A start that takes nothing from anybody.
+    pub const FREE: Self = Self::Start { evict_mb: 0, tenant_mb: 0 };
 }
 
 /// Decides. A reserved quota is both a cap and a share of the function's own: within it, a start is always granted.
@@ -42,24 +77,38 @@ pub fn admit(demand: &Demand) -> Admission {
     if demand.waiting >= demand.waiting_max {
         return Admission::Refuse(Status::RESOURCE_LIMIT);
     }
+    let full = demand.instances_max.is_some_and(|max| demand.instances >= max);
     if let Some(reserved) = demand.reserved_mb {
-        return if demand.function_mb + demand.memory_mb <= reserved {
-            Admission::Start { evict_mb: 0 }
-        } else {
+        return if demand.function_mb + demand.memory_mb > reserved {
             Admission::Refuse(Status::CONCURRENCY_EXCEEDED)
+        } else if full {
+            Admission::Wait(Short::Function)
+        } else {
+            Admission::FREE
         };
     }
-    let after = demand.shared_mb + demand.memory_mb;
-    if after <= demand.shared_ceiling_mb {
-        Admission::Start { evict_mb: 0 }
-    } else if after - demand.evictable_mb.min(after) <= demand.shared_ceiling_mb {
-        Admission::Start { evict_mb: after - demand.shared_ceiling_mb }
-    } else if demand.memory_mb > demand.shared_ceiling_mb {
+    let tenant_ceiling_mb = demand.tenant_ceiling_mb.unwrap_or(u64::MAX);
+    if demand.memory_mb > demand.shared_ceiling_mb.min(tenant_ceiling_mb) {
         // No wait would ever help.
-        Admission::Refuse(Status::CONCURRENCY_EXCEEDED)
-    } else {
-        Admission::Wait
+        return Admission::Refuse(Status::CONCURRENCY_EXCEEDED);
     }
+    if full {
+        return Admission::Wait(Short::Function);
+    }
+    let tenant_mb = (demand.tenant_mb + demand.memory_mb).saturating_sub(tenant_ceiling_mb);
+    if tenant_mb > demand.tenant_evictable_mb {
+        return Admission::Wait(Short::Tenant);
+    }
+    if demand.others_first {
+        return Admission::Wait(Short::Platform);
+    }
+    let after = demand.shared_mb + demand.memory_mb;
+    let limit = growth_limit_mb(demand.held_mb, demand.shared_ceiling_mb, demand.headroom_mb);
+    let evict_mb = after.saturating_sub(limit).max(tenant_mb);
+    if evict_mb > demand.evictable_mb.max(tenant_mb) {
+        return Admission::Wait(Short::Platform);
+    }
+    Admission::Start { evict_mb, tenant_mb }
 }
 
 /// Which instance of a service gets the next request. `loads`: the requests each has, oldest instance first; `None` takes no more.
@@ -151,6 +200,14 @@ mod tests {
             shared_mb: 0,
             shared_ceiling_mb: 1024,
             evictable_mb: 0,
+            held_mb: 0,
+            headroom_mb: 0,
+            tenant_mb: 0,
+            tenant_ceiling_mb: None,
+            tenant_evictable_mb: 0,
+            instances: 0,
+            instances_max: None,
+            others_first: false,
             waiting: 0,
             waiting_max: 10,
         }
@@ -159,7 +216,7 @@ mod tests {
     #[test]
     fn a_reserved_quota_is_a_cap_and_a_share() {
         let full = Demand { shared_mb: 1024, ..demand() };
-        assert_eq!(admit(&Demand { reserved_mb: Some(128), ..full }), Admission::Start { evict_mb: 0 });
+        assert_eq!(admit(&Demand { reserved_mb: Some(128), ..full }), Admission::FREE);
         let used = Demand { reserved_mb: Some(128), function_mb: 128, ..demand() };
         assert_eq!(admit(&used), Admission::Refuse(Status::CONCURRENCY_EXCEEDED));
         assert_eq!(
@@ -172,15 +229,40 @@ mod tests {
     #[test]
     fn under_the_ceiling_others_give_way_before_anybody_waits() {
         let full = Demand { shared_mb: 1000, ..demand() };
-        assert_eq!(admit(&full), Admission::Wait);
-        assert_eq!(admit(&Demand { evictable_mb: 104, ..full }), Admission::Start { evict_mb: 104 });
-        assert_eq!(admit(&Demand { evictable_mb: 103, ..full }), Admission::Wait);
+        assert_eq!(admit(&full), Admission::Wait(Short::Platform));
+        assert_eq!(admit(&Demand { evictable_mb: 104, ..full }), Admission::Start { evict_mb: 104, tenant_mb: 0 });
+        assert_eq!(admit(&Demand { evictable_mb: 103, ..full }), Admission::Wait(Short::Platform));
         assert_eq!(admit(&Demand { waiting: 10, ..full }), Admission::Refuse(Status::RESOURCE_LIMIT));
         assert_eq!(
             admit(&Demand { memory_mb: 2048, ..demand() }),
             Admission::Refuse(Status::CONCURRENCY_EXCEEDED),
             "what can never fit does not wait"
         );
+    }
+
+    #[test]
+    fn a_maximum_a_tenant_and_the_line_make_wait() {
+        let at_most = |instances| Demand { instances, instances_max: Some(2), ..demand() };
+        assert_eq!(admit(&at_most(1)), Admission::FREE);
+        assert_eq!(admit(&at_most(2)), Admission::Wait(Short::Function));
+        let reserved = Demand { reserved_mb: Some(1024), ..at_most(2) };
+        assert_eq!(admit(&reserved), Admission::Wait(Short::Function));
+        let tenant = Demand { tenant_mb: 200, tenant_ceiling_mb: Some(256), ..demand() };
+        assert_eq!(admit(&tenant), Admission::Wait(Short::Tenant));
+        let idle = Demand { tenant_evictable_mb: 128, evictable_mb: 128, ..tenant };
+        assert_eq!(admit(&idle), Admission::Start { evict_mb: 72, tenant_mb: 72 });
+        let tiny = Demand { tenant_ceiling_mb: Some(64), ..demand() };
+        assert_eq!(admit(&tiny), Admission::Refuse(Status::CONCURRENCY_EXCEEDED));
+        assert_eq!(admit(&Demand { others_first: true, ..demand() }), Admission::Wait(Short::Platform));
+    }
+
+    #[test]
+    fn the_headroom_is_for_first_instances() {
+        let nearly_full = Demand { shared_mb: 800, headroom_mb: 128, ..demand() };
+        assert_eq!(admit(&nearly_full), Admission::FREE);
+        let second = Demand { held_mb: 128, ..nearly_full };
+        assert_eq!(admit(&second), Admission::Wait(Short::Platform));
+        assert_eq!(admit(&Demand { evictable_mb: 64, ..second }), Admission::Start { evict_mb: 32, tenant_mb: 0 });
     }
 
     #[test]
@@ -209,7 +291,7 @@ mod tests {
         ) {
             let evictable = shared * idle_share / 100;
             let d = Demand { memory_mb: memory, shared_mb: shared, shared_ceiling_mb: ceiling, evictable_mb: evictable, ..demand() };
-            if let Admission::Start { evict_mb } = admit(&d) {
+            if let Admission::Start { evict_mb, .. } = admit(&d) {
                 prop_assert!(evict_mb <= evictable);
                 prop_assert!(shared + memory - evict_mb <= ceiling);
             }

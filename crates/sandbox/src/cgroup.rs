@@ -113,6 +113,20 @@ fn ignore_exists(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// What all instances of the platform `id` hold now, page cache included, in bytes. `None`: nobody counts it.
+pub fn used_memory(id: &str) -> Option<u64> {
+    let file = match Layout::detect()? {
+        Layout::V1 { memory, .. } => memory.join(parent_name(id)).join("memory.usage_in_bytes"),
+        Layout::V2 { root } => root.join(parent_name(id)).join("memory.current"),
+    };
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The name of a platform's parent group.
+pub fn parent_name(id: &str) -> String {
+    format!("mayfly-{id}")
+}
+
 impl Parent {
     /// Makes the group `name`, or takes it over when it is there.
     pub fn create(layout: Layout, name: &str) -> io::Result<Self> {

@@ -96,6 +96,11 @@ impl ProcessBackend {
             .map_err(|e| SandboxError::io("clear away what the spawner left", &e))
     }
 
+    /// What all sandboxes hold now, page cache included, in bytes. `None`: nobody counts it.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        crate::cgroup::used_memory(&self.config.id)
+    }
+
     /// What the spawner said of itself.
     pub fn started(&self) -> &Started {
         &self.started

@@ -11,6 +11,7 @@ use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
+use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ const LARGE_BYTES: usize = 256 << 10;
 /// Answers every request of the listener.
 pub struct Front {
     api: Arc<Api>,
+    backend: ProcessBackend,
     node: Node,
     ceiling_mb: u64,
     urls: Urls,
@@ -78,11 +80,19 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
-    pub fn new(control: Control, node: Node, metrics: Metrics, keys: &Keys, ceiling_mb: u64, urls: Urls) -> Self {
+    pub fn new(
+        control: Control,
+        backend: ProcessBackend,
+        node: Node,
+        metrics: Metrics,
+        keys: &Keys,
+        ceiling_mb: u64,
+        urls: Urls,
+    ) -> Self {
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let api = Arc::new(Api { control, metrics, verifier: Verifier::new(&["scf"]), credentials });
         let main = tokio::runtime::Handle::current();
-        Self { api, node, ceiling_mb, urls, draining: AtomicBool::new(false), main }
+        Self { api, backend, node, ceiling_mb, urls, draining: AtomicBool::new(false), main }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -133,7 +143,13 @@ impl Front {
                 self.api.metrics.set_instances(runtime.as_str(), state, count);
             }
         }
+        for ((namespace, function), count) in self.node.waiting() {
+            self.api.metrics.function(&namespace, &function).set_waiting(count);
+        }
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
+        if let Some(bytes) = self.backend.memory_bytes() {
+            self.api.metrics.set_memory(MemoryOf::Instances, bytes);
+        }
         self.api.metrics.set_memory(MemoryOf::InstanceLimits, self.node.stats().memory_mb << 20);
         self.api.metrics.set_memory(MemoryOf::Ceiling, self.ceiling_mb << 20);
         HttpResponse {

@@ -1,10 +1,14 @@
 //! Control's way to the node.
 
+use crate::ahead::Memory;
 use crate::provisioned::Orders;
 use async_trait::async_trait;
 use mayfly_base::{Clock, SystemClock};
-use mayfly_control::{Control, InvokeRequest, Invoker, ProvisionedOrder, ProvisionedState, RouteChange, RouteTarget};
-use mayfly_model::{InvokeOutcome, Status};
+use mayfly_control::{
+    Control, DemandQuery, DemandRow, ForecastReport, InvokeRequest, Invoker, LogError, ProvisionedOrder,
+    ProvisionedState, RouteChange, RouteTarget,
+};
+use mayfly_model::{InvokeOutcome, ScalingConfig, Status};
 use mayfly_node::pool::Pool;
 use mayfly_node::service::{ServiceCall, StreamBody};
 use mayfly_node::{Invocation, Node};
@@ -20,6 +24,7 @@ pub struct NodeInvoker {
     /// Functions whose `$LATEST` was replaced and not called since: their next start is due to that.
     replaced: Mutex<HashSet<String>>,
     orders: Orders,
+    memory: Arc<Memory>,
 }
 
 /// What is kept with each version: found once, used on each call.
@@ -30,8 +35,8 @@ struct Attachment {
 
 impl NodeInvoker {
     /// An invoker over `node`.
-    pub fn new(node: Node, metrics: Metrics) -> Self {
-        Self { node, metrics, replaced: Mutex::default(), orders: Orders::default() }
+    pub fn new(node: Node, metrics: Metrics, memory: Arc<Memory>) -> Self {
+        Self { node, metrics, replaced: Mutex::default(), orders: Orders::default(), memory }
     }
 
     fn attach(&self, target: &RouteTarget) -> Arc<Attachment> {
@@ -51,6 +56,24 @@ impl NodeInvoker {
         };
         let attached: &Attachment = attached;
         self.orders.set(&self.node, target, Arc::clone(&attached.pool), order, SystemClock.now_ms());
+    }
+
+    /// The pool of a version.
+    pub fn pool(&self, target: &Arc<RouteTarget>) -> Arc<Pool> {
+        let Some(attached) = target.attachment(|| self.attach(target)) else {
+            unreachable!("only this type attaches anything to targets");
+        };
+        let attached: &Attachment = attached;
+        Arc::clone(&attached.pool)
+    }
+
+    /// Keeps to the bounds of a function's number of instances. `main`: the version that its minimum is kept of.
+    pub fn scale(&self, main: &Arc<RouteTarget>, scaling: ScalingConfig) {
+        let id = &main.spec.key.function_id;
+        self.node.set_maximum(id, scaling.max_instances);
+        self.memory.set_own(id, scaling.forecast);
+        let minimum = (scaling.min_instances > 0).then(|| (self.pool(main), scaling.min_instances));
+        self.orders.set_minimum(&self.node, id, minimum);
     }
 
     /// One look at all such orders. Call it about once a second.
@@ -97,6 +120,14 @@ impl Invoker for NodeInvoker {
         outcome
     }
 
+    fn forecasts(&self) -> Vec<ForecastReport> {
+        self.memory.reports()
+    }
+
+    async fn demand(&self, query: DemandQuery) -> Result<(u64, Vec<DemandRow>), LogError> {
+        self.memory.demand(query).await
+    }
+
     fn provisioned(&self, target: &Arc<RouteTarget>) -> Option<ProvisionedState> {
         self.orders.state(&self.node, &target.spec.key)
     }
@@ -112,12 +143,20 @@ impl Invoker for NodeInvoker {
                 self.node.retire(key, *force);
                 if !*replaced && key.version == "$LATEST" {
                     self.replaced.lock().remove(&key.function_id);
+                    self.orders.set_minimum(&self.node, &key.function_id, None);
+                    self.memory.set_own(&key.function_id, None);
                     self.node.forget_function(&key.function_id);
                     self.metrics.forget_function(target.spec.namespace.as_str(), target.spec.function.as_str());
                 }
             }
             RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
             RouteChange::Provisioned { target, order } => self.provision(target, order.clone()),
+            RouteChange::Scaling { main, scaling } => self.scale(main, *scaling),
+            RouteChange::Added { target } => {
+                if self.node.parks() {
+                    self.node.park(&self.pool(target));
+                }
+            }
         }
     }
 }
@@ -132,5 +171,22 @@ pub fn restore_quotas(control: &Control, node: &Node) {
                 node.set_reserved(&record.id, record.reserved_mb);
             }
         }
+    }
+}
+
+/// Parks the versions that calls without a qualifier reach, those first that were changed last, as many as are to be parked.
+pub fn park(control: &Control, invoker: &NodeInvoker, count: usize) {
+    if count == 0 {
+        return;
+    }
+    let catalogue = control.catalogue();
+    let mut found = Vec::new();
+    for namespace in catalogue.namespaces().keys() {
+        let functions = catalogue.functions(namespace);
+        found.extend(functions.iter().map(|f| (f.state.record.mod_time_ms, Arc::clone(f.main()))));
+    }
+    found.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
+    for (_, target) in found.iter().take(count) {
+        invoker.node.park(&invoker.pool(target));
     }
 }

@@ -140,7 +140,9 @@ impl Platform {
             sink,
             node_options(&options, runtimes::programs(&runtimes.configs)),
         );
-        let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone()));
+        let memory =
+            Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
+        let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone(), Arc::clone(&memory)));
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
@@ -160,19 +162,36 @@ impl Platform {
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));
         }
+        for (main, scaling) in control.scaling() {
+            invoker.scale(&main, scaling);
+        }
+        invoker::park(&control, &invoker, options.park);
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone());
 
         let shutdown = Shutdown::new();
         let address = gateway.local_addr();
-        let service =
-            Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options), urls));
+        let service = Arc::new(http::Front::new(
+            control.clone(),
+            backend.clone(),
+            node.clone(),
+            metrics.clone(),
+            &keys,
+            ceiling(&options),
+            urls,
+        ));
+        let ahead = ahead::Ahead {
+            memory,
+            node: node.clone(),
+            invoker: Arc::clone(&invoker),
+            control: control.clone(),
+            metrics,
+            clock: Arc::new(SystemClock),
+        };
         let mut tasks = vec![
             tokio::spawn(tend(node.clone(), invoker, shutdown.child())),
             tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
+            tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())),
         ];
-        if let Some(ahead) = ahead::Ahead::new(options.forecast) {
-            tasks.push(tokio::spawn(ahead.run(node.clone(), Arc::new(SystemClock), shutdown.child())));
-        }
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
@@ -276,6 +295,8 @@ fn ceiling(options: &PlatformOptions) -> u64 {
 fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<String>>) -> NodeOptions {
     NodeOptions {
         memory_ceiling_mb: ceiling(options),
+        namespace_ceiling_mb: Some(options.namespace_ceiling_mb).filter(|mb| *mb > 0),
+        park: options.park,
         keep_alive: Duration::from_secs(options.keep_alive_s),
         precreate: [
             (RuntimeId::Python, options.precreate_python),

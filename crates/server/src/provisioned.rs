@@ -22,7 +22,10 @@ struct Order {
 
 /// The orders in force.
 #[derive(Default)]
-pub struct Orders(Mutex<HashMap<VersionKey, Order>>);
+pub struct Orders(Mutex<HashMap<VersionKey, Order>>, Mutex<HashMap<String, Minimum>>);
+
+/// The minimum of a function, and the pool of the version that it is kept of.
+type Minimum = (Arc<Pool>, u32);
 
 impl Orders {
     /// Takes an order, or its end. `pool`: the pool of the version.
@@ -49,6 +52,22 @@ impl Orders {
         }
     }
 
+    /// Takes the minimum of a function, or its end.
+    pub fn set_minimum(&self, node: &Node, function_id: &str, minimum: Option<Minimum>) {
+        let mut minima = self.1.lock();
+        let old = match &minimum {
+            Some(new) => minima.insert(function_id.to_owned(), new.clone()),
+            None => minima.remove(function_id),
+        };
+        drop(minima);
+        if let Some((pool, _)) = old {
+            node.set_minimum(&pool, 0);
+        }
+        if let Some((pool, count)) = minimum {
+            node.set_minimum(&pool, count as usize);
+        }
+    }
+
     /// Forgets the order of a version that is gone.
     pub fn forget(&self, key: &VersionKey) {
         self.0.lock().remove(key);
@@ -68,6 +87,10 @@ impl Orders {
     /// One look at all orders, about once a second: timed changes take effect, those that follow utilisation follow it, and what has
     /// ended is started anew.
     pub fn tend(&self, node: &Node, now_ms: u64) {
+        let minima: Vec<Minimum> = self.1.lock().values().cloned().collect();
+        for (pool, count) in minima {
+            node.set_minimum(&pool, count as usize);
+        }
         for order in self.0.lock().values_mut() {
             order.wanted = match order.order.tracking() {
                 None => order.order.wanted(now_ms),

@@ -140,6 +140,21 @@ impl Trace {
         (minutes > 0 && apps.iter().all(|app| app.demand.len() == minutes)).then_some(Self { apps, minutes })
     }
 
+    /// Writes it as CSV in the wide form, for [`Trace::read`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, target: impl std::io::Write) -> std::io::Result<()> {
+        let mut writer = csv::Writer::from_writer(target);
+        let fixed = ["app", "memory_mb", "invocations"].map(str::to_owned);
+        writer.write_record(fixed.into_iter().chain((0..self.minutes).map(|minute| format!("m{minute}"))))?;
+        for app in &self.apps {
+            let fixed = [app.name.clone(), app.memory_mb.to_string(), app.invocations.to_string()];
+            writer.write_record(fixed.into_iter().chain(app.demand.iter().map(u32::to_string)))?;
+        }
+        writer.flush()
+    }
+
     /// Reads CSV.
     pub fn read(source: impl Read, limits: &TraceLimits) -> Result<Self, TraceError> {
         // One byte more than allowed tells a file that is too large from one that just fits.

@@ -7,10 +7,13 @@
 //! - [`events::EventLog`]: asynchronous events that were accepted and not finished.
 //! - [`blobs::BlobStore`]: code and layers, named by the SHA-256 of their bytes.
 //!
+//! Beside them [`demand::DemandHistory`] keeps what forecasts learn from: observations, which may be lost.
+//!
 //! On top of them: [`package`] reads uploaded zips without trusting them, and [`code_cache`] keeps unpacked trees.
 
 pub mod blobs;
 pub mod code_cache;
+pub mod demand;
 mod error;
 pub mod events;
 pub mod meta;
@@ -20,6 +23,7 @@ mod writer;
 
 pub use blobs::{BlobInfo, BlobStore, FileBlobs, MemoryBlobs};
 pub use code_cache::{CodeCache, CodeTree, Collected};
+pub use demand::{DemandHistory, DemandLimits, DemandSample};
 pub use error::StoreError;
 pub use events::{EventCursor, EventLimits, EventLog, MemoryEvents, SqliteEvents, StoredEvent};
 pub use meta::{Change, MemoryMeta, MetaStore, Row, SqliteMeta};

@@ -276,7 +276,7 @@ fn render(record: &LogRecord, grep: Option<&Regex>) -> String {
 }
 
 /// Reads `30s`, `10m`, `2h` or `1d` into seconds.
-fn seconds(text: &str) -> Result<i64, String> {
+pub(super) fn seconds(text: &str) -> Result<i64, String> {
     let bad = || format!("`{text}` is not a time such as 30s, 10m, 2h or 1d");
     let unit = match text.chars().next_back() {
         Some('s') => 1,

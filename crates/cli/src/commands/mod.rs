@@ -1,14 +1,17 @@
 //! One file for each group of commands.
 
 pub mod alias;
+pub mod demand;
 pub mod deploy;
 pub mod doctor;
+pub mod forecast;
 pub mod functions;
 pub mod invoke;
 pub mod layers;
 pub mod logs;
 pub mod namespaces;
 pub mod progress;
+pub mod scale;
 pub mod service;
 pub mod simulate;
 pub mod up;
@@ -58,6 +61,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Versions(args) => versions::ls(&args, &context(common, out)?),
         Command::Publish(args) => versions::publish(&args, &context(common, out)?),
         Command::Rollback(args) => versions::rollback(&args, &context(common, out)?),
+        Command::Scale(args) => scale::run(&args, &context(common, out)?),
+        Command::Forecast(args) => forecast::run(&args, &context(common, out)?),
+        Command::Demand(args) => demand::run(&args, &context(common, out)?),
         Command::Alias(args) => alias::run(&args, &context(common, out)?),
         Command::Namespaces(args) => namespaces::run(&args, &context(common, out)?),
         Command::Layers(args) => layers::run(&args, out, || context(common, out)),

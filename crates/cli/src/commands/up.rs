@@ -32,12 +32,18 @@ pub struct UpArgs {
     /// Memory that all instances together may be promised, in MB [default: 128000]
     #[arg(long, value_name = "MB")]
     pub memory_ceiling_mb: Option<u64>,
+    /// What instances of one namespace may hold of that together, in MB [default: as much as there is]
+    #[arg(long, value_name = "MB")]
+    pub namespace_ceiling_mb: Option<u64>,
     /// How long an instance without calls is kept, in seconds [default: 600]
     #[arg(long, value_name = "SECONDS")]
     pub keep_alive_s: Option<u64>,
     /// Whether instances are made and kept ahead of demand: off, conservative or eager [default: off]
     #[arg(long, value_name = "MODE")]
     pub forecast: Option<Forecast>,
+    /// Versions that have an instance initialised and parked from their deployment on [default: 0]
+    #[arg(long, value_name = "N")]
+    pub park: Option<usize>,
     /// Region that the platform says it is [default: ap-guangzhou]
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
@@ -91,8 +97,10 @@ impl UpArgs {
             log_level: self.log_level,
             log_format: self.log_format,
             memory_ceiling_mb: self.memory_ceiling_mb,
+            namespace_ceiling_mb: self.namespace_ceiling_mb,
             keep_alive_s: self.keep_alive_s,
             forecast: self.forecast,
+            park: self.park,
             region: self.region,
             app_id: self.app_id,
             uin: self.uin,

@@ -10,8 +10,8 @@ use crate::api::requests::{
 use crate::catalogue::{FunctionState, Next, clip, digests_of};
 use async_trait::async_trait;
 use mayfly_model::{
-    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, ServiceConfig,
-    VersionConfig,
+    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, ScalingConfig,
+    ServiceConfig, VersionConfig,
 };
 use std::sync::Arc;
 
@@ -44,6 +44,7 @@ fn new_function(
         tags,
         urls: Vec::new(),
         provisioned: Vec::new(),
+        scaling: ScalingConfig::default(),
         add_time_ms: now_ms,
         mod_time_ms: now_ms,
     });

@@ -12,6 +12,7 @@ pub(crate) mod packages;
 pub(crate) mod provisioned;
 pub(crate) mod quotas;
 pub(crate) mod read;
+pub(crate) mod scaling;
 pub(crate) mod service;
 pub(crate) mod trigger_desc;
 pub(crate) mod triggers;
@@ -152,6 +153,9 @@ actions! {
         GetProvisionedConcurrencyConfig,
         DeleteProvisionedConcurrencyConfig,
         GetAccount,
+        PutFunctionScaling,
+        GetForecast,
+        ListDemand,
         CreateTrigger,
         DeleteTrigger,
         UpdateTrigger,

@@ -6,7 +6,7 @@ use crate::api::requests::{Filter, GetFunction, GetFunctionAddress, ListFunction
 use crate::api::time;
 use crate::catalogue::{FunctionEntry, clip, no_namespace, no_version};
 use async_trait::async_trait;
-use mayfly_model::{ApiError, FunctionRecord, Qualifier, VersionConfig};
+use mayfly_model::{ApiError, Forecast, FunctionRecord, Qualifier, VersionConfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -90,6 +90,9 @@ impl Run for GetFunction {
             "ClsTopicId": kept("ClsTopicId", ""),
             "DnsCache": kept("DnsCache", "FALSE"),
             "ForkMode": config.fork,
+            "MinInstances": record.scaling.min_instances,
+            "MaxInstances": record.scaling.max_instances.unwrap_or(0),
+            "Forecast": record.scaling.forecast.map_or("", Forecast::as_str),
             "Type": service::type_name(config.service.as_ref()),
             "ProtocolType": "",
             "Triggers": shown_triggers,

@@ -19,7 +19,9 @@ use crate::ports::{Invoker, RouteChange};
 use crate::provisioned::ProvisionedOrder;
 use arc_swap::ArcSwap;
 use key::{FunctionKey, PairKey, shard_of};
-use mayfly_model::{ApiError, Digest, FunctionName, LayerName, LayerVersionRecord, NamespaceName, NamespaceRecord};
+use mayfly_model::{
+    ApiError, Digest, FunctionName, LayerName, LayerVersionRecord, NamespaceName, NamespaceRecord, ScalingConfig,
+};
 use mayfly_store::{Change, MetaStore, StoreError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -221,6 +223,17 @@ impl Catalogue {
                     Some((target, Arc::new(ProvisionedOrder::new(config.clone()))))
                 }));
             }
+        }
+        found
+    }
+
+    /// Every function whose number of instances has bounds or a mode of its own, with the version that its minimum is kept of.
+    pub fn scaling(&self) -> Vec<(Arc<RouteTarget>, ScalingConfig)> {
+        let mut found = Vec::new();
+        for shard in &self.0.shards {
+            let table = shard.functions.load();
+            let set = table.values().filter(|entry| !entry.state.record.scaling.is_default());
+            found.extend(set.map(|entry| (entry.main().clone(), entry.state.record.scaling)));
         }
         found
     }
@@ -519,18 +532,32 @@ impl Inner {
             seat.keep();
         }
         self.shards[shard].functions.store(Arc::new(table));
-        if let Some(old) = old {
+        if let Some(old) = &old {
             let kept: HashSet<_> = new.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
             for target in old.targets().filter(|target| !kept.contains(&Arc::as_ptr(target))) {
                 let replaced = new.is_some() && target.spec.key.version == "$LATEST";
                 self.listener.catalogue_changed(&RouteChange::Retired { target: target.clone(), replaced, force });
             }
-            for (target, order) in changed_orders(&old, new.as_deref()) {
+            for (target, order) in changed_orders(old, new.as_deref()) {
                 self.listener.catalogue_changed(&RouteChange::Provisioned { target, order });
             }
             if new.is_some() && old_mb != new_mb {
                 let function_id = old.state.record.id.clone();
                 self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
+            }
+        }
+        // What comes after what goes: who makes instances then knows why.
+        if let Some(new) = &new {
+            let before: HashSet<_> = old.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
+            for target in new.targets().filter(|target| !before.contains(&Arc::as_ptr(target))) {
+                self.listener.catalogue_changed(&RouteChange::Added { target: target.clone() });
+            }
+            let scaling = new.state.record.scaling;
+            let same = |old: &Arc<FunctionEntry>| {
+                old.state.record.scaling == scaling && (scaling.is_default() || Arc::ptr_eq(old.main(), new.main()))
+            };
+            if !old.as_ref().map_or(scaling.is_default(), same) {
+                self.listener.catalogue_changed(&RouteChange::Scaling { main: new.main().clone(), scaling });
             }
         }
         drop((writer, namespaces_guard));

@@ -239,6 +239,11 @@ impl FunctionEntry {
         }
     }
 
+    /// The target that calls without a qualifier reach, or most of them.
+    pub fn main(&self) -> &Arc<RouteTarget> {
+        self.aliases.get(&AliasName::default_alias()).map_or(&self.latest, |route| &route.main)
+    }
+
     /// The target of a published version.
     pub fn published(&self, number: u32) -> Option<&Arc<RouteTarget>> {
         self.versions.get(&number)

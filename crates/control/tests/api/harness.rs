@@ -287,7 +287,7 @@ impl Platform {
                 RouteChange::Retired { target, replaced, force } => {
                     Some((target.spec.key.version.clone(), *replaced, *force))
                 }
-                RouteChange::Quota { .. } | RouteChange::Provisioned { .. } => None,
+                _ => None,
             })
             .collect()
     }

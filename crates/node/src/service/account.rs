@@ -82,6 +82,9 @@ impl Account {
     /// The head of the response is here.
     pub(super) fn answered<B>(&mut self, response: &Response<B>, method: &Method, path: &str) {
         const PATH_SHOWN: usize = 512;
+        if let Some(slot) = &mut self.slot {
+            slot.stream();
+        }
         let cut = path.char_indices().nth(PATH_SHOWN).map_or(path.len(), |(i, _)| i);
         self.summary = format!("{} {method} {}", response.status().as_u16(), &path[..cut]);
     }

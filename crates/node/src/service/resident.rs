@@ -54,6 +54,8 @@ pub(crate) struct Resident {
     instance: Arc<dyn Instance>,
     /// Requests it has. Changed under the pool's lock.
     load: AtomicUsize,
+    /// Of them, those whose response is on its way: streams and WebSockets among them.
+    streams: AtomicUsize,
     gone: AtomicBool,
     /// Connections without a request, and the event loops that used them last.
     idle: Mutex<Vec<(usize, Connection)>>,
@@ -89,6 +91,7 @@ impl Resident {
             Self {
                 instance,
                 load: AtomicUsize::new(0),
+                streams: AtomicUsize::new(0),
                 gone: AtomicBool::new(false),
                 idle: Mutex::default(),
                 http2: tokio::sync::Mutex::default(),
@@ -106,6 +109,11 @@ impl Resident {
 
     pub(crate) fn load(&self) -> usize {
         self.load.load(Ordering::Acquire)
+    }
+
+    /// Requests whose response is on its way.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Acquire)
     }
 
     /// Counts a request in. Under the pool's lock.
@@ -188,16 +196,24 @@ pub(crate) struct Slot {
     resident: Arc<Resident>,
     /// False once it is given back.
     held: bool,
+    streaming: bool,
 }
 
 impl Slot {
     /// A place that has been counted in already.
     pub(crate) fn new(pool: &Arc<Pool>, resident: Arc<Resident>) -> Self {
-        Self { pool: Arc::clone(pool), resident, held: true }
+        Self { pool: Arc::clone(pool), resident, held: true, streaming: false }
     }
 
     pub(super) fn resident(&self) -> &Arc<Resident> {
         &self.resident
+    }
+
+    /// The response has begun: from here on the instance must not be taken away.
+    pub(super) fn stream(&mut self) {
+        if !std::mem::replace(&mut self.streaming, true) {
+            self.resident.streams.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Counts the request out under the pool's lock, which the caller holds.
@@ -221,6 +237,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.streaming {
+            self.resident.streams.fetch_sub(1, Ordering::AcqRel);
+        }
         if self.held {
             self.pool.leave(&self.resident);
         }

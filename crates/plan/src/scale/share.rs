@@ -101,15 +101,13 @@ impl PartialEq for Least {
 
 impl Eq for Least {}
 
-/// Whether a version may start one more now, on arrival, when there is no time to divide anew.
+/// Up to how much all may hold together, in MB, for a version to start one more on arrival, when there is no time to divide anew.
 ///
-/// Busy instances cannot be taken back, so the last `headroom_mb` below the ceiling are kept for first instances: a burst
-/// of one version never takes the place that another's first request needs. `held_mb`: what the version holds already;
-/// `all_mb`: what all hold together.
-pub fn may_grow(memory_mb: u64, held_mb: u64, all_mb: u64, ceiling_mb: u64, headroom_mb: u64) -> bool {
+/// Busy instances cannot be taken back, so the last `headroom_mb` below the ceiling (at most a quarter of it) are kept for first
+/// instances: a burst of one version never takes the place that another's first request needs. `held_mb`: what the version holds already.
+pub fn growth_limit_mb(held_mb: u64, ceiling_mb: u64, headroom_mb: u64) -> u64 {
     // Never so much that a version could not have even one instance on a small machine.
-    let limit = if held_mb == 0 { ceiling_mb } else { ceiling_mb.saturating_sub(headroom_mb.min(ceiling_mb / 4)) };
-    all_mb.saturating_add(memory_mb) <= limit
+    if held_mb == 0 { ceiling_mb } else { ceiling_mb.saturating_sub(headroom_mb.min(ceiling_mb / 4)) }
 }
 
 /// Who among those who wait gets memory that came free: who holds least for its weight; among equals, who waited longest.
@@ -137,9 +135,9 @@ mod tests {
         assert_eq!(divide(1280, &[claim(1, 1000), claim(1, 1)]), [9, 1]);
         assert_eq!(divide(1280, &[claim(1, 1000), claim(2, 3)]), [7, 3]);
         assert_eq!(divide(256, &[claim(1, 1000), claim(2, 1000), claim(3, 1000)]), [1, 1, 0]);
-        assert!(!may_grow(128, 1000, 1000, 1280, 256), "the burst stops before the headroom");
-        assert!(may_grow(128, 0, 1000, 1280, 256), "a first instance may use it");
-        assert!(!may_grow(128, 0, 1200, 1280, 256), "and no more than there is");
+        assert_eq!(growth_limit_mb(1000, 1280, 256), 1024, "the burst stops before the headroom");
+        assert_eq!(growth_limit_mb(0, 1280, 256), 1280, "a first instance may use it");
+        assert_eq!(growth_limit_mb(1, 1280, 1000), 960, "it is a quarter at most");
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn reply(node: &OwnedFd, seq: u64, result: io::Result<Named>) -> io::Result<()> 
 pub fn clear_away(config: &SpawnerConfig) -> io::Result<()> {
     let Some(layout) = Layout::detect() else { return Ok(()) };
     let _lock = take_over(config)?;
-    let cgroups = Parent::create(layout, &format!("mayfly-{}", config.id))?;
+    let cgroups = Parent::create(layout, &crate::cgroup::parent_name(&config.id))?;
     let swept = cgroups.sweep(Instant::now() + TRUSTED_STEP);
     cgroups.remove();
     net::sweep(&config.id);
@@ -123,7 +123,7 @@ impl Spawner {
         // The spawner of a platform that was killed a moment ago may still be clearing away what bears our names.
         let lock = take_over(&config)?;
         let cgroup_version = layout.version();
-        let cgroups = Parent::create(layout, &format!("mayfly-{}", config.id))?;
+        let cgroups = Parent::create(layout, &crate::cgroup::parent_name(&config.id))?;
         let mut swept = cgroups.sweep(Instant::now() + TRUSTED_STEP)?;
         swept += net::sweep(&config.id);
 

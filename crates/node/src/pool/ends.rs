@@ -1,0 +1,141 @@
+//! How instances go: idle too long, for others, with their version, or by themselves.
+
+use super::{Pool, take_out};
+use crate::service::Resident;
+use crate::worker::Worker;
+use mayfly_model::ColdStartReason;
+use mayfly_plan::pool::KeepAlive;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// How long requests that are under way on a service's old version may go on after an update.
+pub(super) const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
+
+/// How long an instance stays idle that the plan for this minute does not want.
+pub(super) const PLANNED_IDLE: Duration = Duration::from_secs(30);
+
+impl Pool {
+    /// Takes an instance whose server has ended out of service.
+    pub(crate) fn bury(&self, resident: &Arc<Resident>) {
+        resident.end(ColdStartReason::Crashed);
+        resident.kill();
+        let out = take_out(&mut self.state.lock().residents, resident);
+        drop(out);
+    }
+
+    /// Ends idle instances of an event function that `keep` no longer wants, and the template of a version that nobody has called for long.
+    pub(crate) fn scale_in(&self, keep: &KeepAlive) {
+        let now = Instant::now();
+        let planned = KeepAlive { idle_ms: PLANNED_IDLE.as_millis() as u64, ..*keep };
+        let (ended, forget) = {
+            let mut state = self.state.lock();
+            let keep = if state.floor.is_some() { &planned } else { keep };
+            let spare = state.alive.saturating_sub(state.least());
+            let ages = state.idle.iter().map(|w| now.duration_since(w.idle_since).as_millis() as u64);
+            let count = keep.excess(ages).min(spare);
+            // A maximum that was lowered holds at once for those who have nothing to do.
+            let over = self.quota.instances_max().map_or(0, |max| self.quota.instances().saturating_sub(max));
+            let count = count.max(over as usize).min(state.idle.len());
+            let ended: Vec<Worker> = state.idle.drain(..count).collect();
+            let forget = state.alive == 0
+                && state.empty_since.is_some_and(|t| now.duration_since(t).as_millis() as u64 >= keep.idle_ms);
+            (ended, forget)
+        };
+        for mut worker in ended {
+            worker.lease.ends(ColdStartReason::Expired);
+        }
+        if forget
+            && !self.is_parked()
+            && let Ok(mut template) = self.template.try_lock()
+        {
+            template.forget();
+        }
+    }
+
+    /// Memory of idle instances that may be taken back for others, in MB. 0 while the pool is locked: it is in use then.
+    pub(crate) fn evictable_mb(&self) -> u64 {
+        if self.quota.reserved_mb().is_some() {
+            return 0;
+        }
+        self.state.try_lock().map_or(0, |state| state.evictable() as u64 * self.memory_mb())
+    }
+
+    /// Tick of the idle worker unused longest, if one may be taken back.
+    /// `reserved`: also one with a quota of its own.
+    pub(crate) fn oldest_idle(&self, reserved: bool) -> Option<u64> {
+        if !reserved && self.quota.reserved_mb().is_some() {
+            return None;
+        }
+        let state = self.state.lock();
+        if state.evictable() == 0 {
+            return None;
+        }
+        let residents = state.residents.iter().filter(|r| r.load() == 0).map(|r| r.used.load(Ordering::Acquire));
+        state.idle.first().map(|w| w.used).into_iter().chain(residents).min()
+    }
+
+    /// Ends the idle worker unused longest. Returns the memory that came free, in MB.
+    pub(crate) fn evict_one(&self) -> u64 {
+        let mut state = self.state.lock();
+        if state.evictable() == 0 {
+            return 0;
+        }
+        let resident = state.residents.iter().filter(|r| r.load() == 0).min_by_key(|r| r.used.load(Ordering::Acquire));
+        if let Some(resident) = resident.cloned() {
+            resident.end(ColdStartReason::Evicted);
+            take_out(&mut state.residents, &resident);
+            drop(state);
+            return self.memory_mb();
+        }
+        if state.idle.is_empty() {
+            return 0;
+        }
+        let mut worker = state.idle.remove(0);
+        drop(state);
+        worker.lease.ends(ColdStartReason::Evicted);
+        self.memory_mb()
+    }
+
+    pub(crate) fn retire(&self, force: bool) {
+        let (idle, residents, instances) = {
+            let mut state = self.state.lock();
+            self.parked.store(false, Ordering::Release);
+            if !std::mem::replace(&mut state.retired, true) {
+                self.quota.discharge(state.alive);
+            }
+            let (busy, unused): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut state.residents).into_iter().partition(|r| r.load() > 0);
+            state.residents = busy;
+            for resident in &unused {
+                resident.end(ColdStartReason::CodeUpdated);
+            }
+            let instances: Vec<_> = if force { state.instances.values().cloned().collect() } else { Vec::new() };
+            (std::mem::take(&mut state.idle), unused, instances)
+        };
+        drop((idle, residents));
+        self.end_streams_later();
+        for instance in instances.iter().filter_map(Weak::upgrade) {
+            instance.kill();
+        }
+        if let Ok(mut template) = self.template.try_lock() {
+            template.forget();
+        }
+    }
+
+    /// Gives what still streams on a retired version some time, and ends it then: a WebSocket may stay open for ever.
+    fn end_streams_later(&self) {
+        let left: Vec<Weak<Resident>> = self.state.lock().residents.iter().map(Arc::downgrade).collect();
+        if left.is_empty() {
+            return;
+        }
+        // Without a runtime there is nobody to serve either.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tokio::time::sleep(STREAMS_AFTER_RETIREMENT).await;
+            for resident in left.iter().filter_map(Weak::upgrade) {
+                resident.kill();
+            }
+        });
+    }
+}
