@@ -8,7 +8,7 @@ use crate::{Inner, environment, go, service};
 use mayfly_guest::{Bind, Context, Kind, Ready};
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, ForkMode, Phases, RuntimeId, Status, limits};
-use mayfly_sandbox::{Binding, Mount};
+use mayfly_sandbox::{Binding, Instance, Mount};
 use mayfly_store::CodeTree;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,15 +32,19 @@ pub enum Template {
     Unsound,
 }
 
+/// A template's process. Sandboxes of its forks lie within its own, so that its end is theirs: every fork holds it.
+pub type TemplateProcess = Arc<parking_lot::Mutex<Waiting>>;
+
 /// An initialised process, and what is kept alive with it.
 pub struct Parent {
-    process: Waiting,
+    instance: Arc<dyn Instance>,
+    process: TemplateProcess,
     trees: Vec<Arc<CodeTree>>,
     failures: u32,
 }
 
 impl Template {
-    /// Lets the process go. What was learnt about soundness stays.
+    /// Lets the process go; it ends with the last of its forks. What was learnt about soundness stays.
     pub fn forget(&mut self) {
         if matches!(self, Self::Ready(_)) {
             *self = Self::Untried;
@@ -72,11 +76,11 @@ pub async fn start(
             // The lock is let go before the fork's own process is waited for.
             match backend_fork(inner, ready).await {
                 Ok(instance) => {
-                    let trees = ready.trees.clone();
+                    let (trees, parent) = (ready.trees.clone(), Arc::clone(&ready.process));
                     drop(template);
                     match greet_fork(instance).await {
                         Ok((process, printed)) => {
-                            return Ok(Worker::new(process, printed, clock.forked(), lease, trees));
+                            return Ok(Worker::new(process, printed, clock.forked(), lease, trees).forked_from(parent));
                         }
                         Err(e) => note_failure(pool, &e).await,
                     }
@@ -143,8 +147,10 @@ async fn first_of_template(
         return Ok(Worker::new(process, printed, clock.done(), lease, trees));
     }
     process.output.drain(&mut printed);
-    let mut ready = Parent { process, trees: trees.clone(), failures: 0 };
-    let forked = match backend_fork(inner, &mut ready).await {
+    let instance = Arc::clone(&process.instance);
+    let parent = Arc::new(parking_lot::Mutex::new(process));
+    let ready = Parent { instance, process: Arc::clone(&parent), trees: trees.clone(), failures: 0 };
+    let forked = match backend_fork(inner, &ready).await {
         Ok(instance) => greet_fork(instance).await,
         Err(e) => Err(e),
     };
@@ -153,7 +159,7 @@ async fn first_of_template(
             *template = Template::Ready(Box::new(ready));
             printed.bytes.extend_from_slice(&more.bytes);
             printed.cut += more.cut;
-            Ok(Worker::new(process, printed, clock.done(), lease, trees))
+            Ok(Worker::new(process, printed, clock.done(), lease, trees).forked_from(parent))
         }
         Err(e) => {
             tracing::warn!(error = %e.message, function = %pool.spec.function, "the first fork failed; forking is given up");
@@ -164,11 +170,11 @@ async fn first_of_template(
     }
 }
 
-async fn backend_fork(inner: &Inner, ready: &mut Parent) -> Result<Box<dyn mayfly_sandbox::Instance>, Refusal> {
-    inner.backend.fork(ready.process.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
+async fn backend_fork(inner: &Inner, ready: &Parent) -> Result<Box<dyn Instance>, Refusal> {
+    inner.backend.fork(ready.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
 }
 
-async fn greet_fork(instance: Box<dyn mayfly_sandbox::Instance>) -> Result<(Waiting, Printed), Refusal> {
+async fn greet_fork(instance: Box<dyn Instance>) -> Result<(Waiting, Printed), Refusal> {
     let mut process = Waiting::greet(instance, FORK_PATIENCE).await.map_err(|e| Refusal::internal(&e))?;
     let mut printed = Printed::default();
     match process.listen(&mut printed, Instant::now() + FORK_PATIENCE).await {
