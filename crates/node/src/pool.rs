@@ -20,9 +20,6 @@ use tokio::sync::oneshot;
 /// What a start may take beyond the function's own initialisation, before those who wait for it give up.
 const START_SLACK: Duration = Duration::from_secs(30);
 
-/// How long requests that are under way on a service's old version may go on after an update.
-const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
-
 /// After a start ahead of need failed, the next is tried no sooner.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -657,9 +654,10 @@ impl Pool {
             return;
         }
         // Without a runtime there is nobody to serve either.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (Ok(runtime), Some(inner)) = (tokio::runtime::Handle::try_current(), self.inner.upgrade()) else { return };
+        let limit = inner.options.streams_after_update;
         runtime.spawn(async move {
-            tokio::time::sleep(STREAMS_AFTER_RETIREMENT).await;
+            tokio::time::sleep(limit).await;
             for resident in left.iter().filter_map(Weak::upgrade) {
                 resident.kill();
             }
