@@ -1,8 +1,6 @@
 #!/bin/bash
 # Real, unmodified clients against a platform of their own: installs them (into a cache), starts `mayfly up` on a temporary folder, runs every session, stops it.
-# Usage: tests/clients/run.sh [--with-tccli] [SESSION...]      sessions: python node tccli runtimes web, all by default; web-more. Must run as root, like the platform.
-# web: frameworks as HTTP services, their clients, and abuse of the front door (~2 minutes). web-more: larger frameworks and transfers of gigabytes; only when named, or
-# with MAYFLY_WEB_MORE=1.
+# Usage: tests/clients/run.sh [--with-tccli] [SESSION...]      sessions: see README.md. Must run as root, like the platform.
 # --with-tccli: tccli must run; without it, it runs unless MAYFLY_SKIP_TCCLI=1 (it takes 665 MB of disk).
 # Environment: MAYFLY_BIN (the binary; else one is built), MAYFLY_CACHE (default ~/.cache/mayfly-tests), MAYFLY_SKIP_TCCLI=1, MAYFLY_SKIP_SLOW=1 (no aws-lambda-ric, whose native
 # part takes minutes to build), MAYFLY_WEB_MORE=1.
@@ -15,13 +13,13 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | runtimes | web | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes|web|web-more]..." >&2; exit 2 ;;
+    python | node | tccli | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli runtimes web)
-  [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(web-more)
+  sessions=(python node tccli runtimes web frameworks browser)
+  [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
 
@@ -94,7 +92,8 @@ for name in "${sessions[@]}"; do
       fi
       ;;
     web) session web "$CLIENTS/web.sh" quick ;;
-    web-more) session web-more "$CLIENTS/web.sh" more ;;
+    frameworks | browser | transfers) session "$name" "$CLIENTS/web.sh" "$name" ;;
+    web-more) for part in frameworks browser transfers; do session "$part" "$CLIENTS/web.sh" "$part"; done ;;
   esac
 done
 

@@ -190,6 +190,8 @@ options! {
     waiting_s: u64 = 10;
     /// How long calls may go on after the platform was told to stop, in seconds.
     drain_s: u64 = 30;
+    /// How long streams and WebSockets on a service's old version may go on after an update, in seconds.
+    streams_after_update_s: u64 = 900;
 }
 
 /// Why the options cannot be used. Shown to whoever starts the platform.
@@ -354,7 +356,8 @@ impl PlatformOptions {
         between("log_retention_hours", self.log_retention_hours, 1, 10 * 8760)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;
         between("waiting_s", self.waiting_s, 1, u64::from(limits::TIMEOUT_S_MAX))?;
-        between("drain_s", self.drain_s, 0, 3600)
+        between("drain_s", self.drain_s, 0, 3600)?;
+        between("streams_after_update_s", self.streams_after_update_s, 0, 30 * 86400)
     }
 
     fn validate_networks(&self) -> Result<(), ConfigError> {

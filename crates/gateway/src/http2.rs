@@ -90,6 +90,7 @@ where
         }
         () = unused => {
             if stalled.load(Ordering::Acquire) {
+                crate::stats::bump(&shared.stats.write_stalls);
                 return;
             }
             connection.as_mut().graceful_shutdown();

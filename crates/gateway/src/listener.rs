@@ -157,7 +157,7 @@ pub(crate) struct Shared {
     http: http1::Builder,
     service: Arc<dyn Service>,
     pub(crate) limits: GatewayLimits,
-    stats: Arc<GatewayStats>,
+    pub(crate) stats: Arc<GatewayStats>,
     memory: Arc<Semaphore>,
     pub(crate) stop: Shutdown,
     pub(crate) cut: CancellationToken,

@@ -280,6 +280,25 @@ async fn a_client_that_does_not_read_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_client_that_opens_no_window_is_dropped_over_http2_too() {
+    let gateway = start(GatewayLimits { write_stall_time: SHORT, ..GatewayLimits::default() }).await;
+    let mut client = gateway.connect().await;
+    client.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // Empty settings, then GET /big on stream 1 (RFC 7541: two indexed fields, two literals with indexed names).
+    client.say(b"\0\0\0\x04\0\0\0\0\0").await;
+    let fields = b"\x82\x86\x04\x04/big\x01\x01h";
+    client.say(&[&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1], &fields[..]].concat()).await;
+    // It reads all that comes, and never says that it would take more.
+    let (mut read, _write) = client.stream.into_split();
+    let mut heard = Vec::new();
+    let end = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut heard);
+    let _ = tokio::time::timeout(PATIENCE, end).await.expect("closed");
+    assert!(heard.len() > 60_000, "the first window came: {} bytes", heard.len());
+    assert_eq!((gateway.calls(), gateway.stats.write_stalls()), (1, 1));
+    until("the connection is gone", || gateway.stats.connections() == 0).await;
+}
+
+#[tokio::test]
 async fn a_slow_reader_is_not_taken_for_an_idle_one() {
     let gateway = start(GatewayLimits { idle_time: SHORT, ..GatewayLimits::default() }).await;
     let mut client = gateway.connect().await;

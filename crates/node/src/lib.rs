@@ -50,6 +50,8 @@ pub struct NodeOptions {
     pub waiting_max: usize,
     /// Longest wait for memory to come free.
     pub waiting: Duration,
+    /// How long streams and WebSockets on a service's old version may go on after an update.
+    pub streams_after_update: Duration,
     /// Region shown to functions.
     pub region: String,
     /// Account shown to functions.
@@ -75,6 +77,7 @@ impl Default for NodeOptions {
             programs: HashMap::new(),
             waiting_max: 1000,
             waiting: Duration::from_secs(10),
+            streams_after_update: Duration::from_secs(900),
             region: "ap-guangzhou".into(),
             app_id: "1250000000".into(),
             uin: "100000000001".into(),

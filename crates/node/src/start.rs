@@ -8,7 +8,7 @@ use crate::{Inner, environment, go, service};
 use mayfly_guest::{Bind, Context, Kind, Ready};
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, ForkMode, Phases, RuntimeId, Status, limits};
-use mayfly_sandbox::{Binding, Mount};
+use mayfly_sandbox::{Binding, Instance, Mount};
 use mayfly_store::CodeTree;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,15 +32,26 @@ pub enum Template {
     Unsound,
 }
 
+/// A template's process. Sandboxes of its forks lie within its own, so that its end is theirs: every fork holds it.
+pub type TemplateProcess = Arc<parking_lot::Mutex<Waiting>>;
+
 /// An initialised process, and what is kept alive with it.
 pub struct Parent {
-    process: Waiting,
+    instance: Arc<dyn Instance>,
+    process: TemplateProcess,
     trees: Vec<Arc<CodeTree>>,
     failures: u32,
 }
 
+impl Parent {
+    fn new(process: Waiting, trees: Vec<Arc<CodeTree>>) -> Self {
+        let instance = Arc::clone(&process.instance);
+        Self { instance, process: Arc::new(parking_lot::Mutex::new(process)), trees, failures: 0 }
+    }
+}
+
 impl Template {
-    /// Lets the process go. What was learnt about soundness stays.
+    /// Lets the process go; it ends with the last of its forks. What was learnt about soundness stays.
     pub fn forget(&mut self) {
         if matches!(self, Self::Ready(_)) {
             *self = Self::Untried;
@@ -72,11 +83,11 @@ pub async fn start(
             // The lock is let go before the fork's own process is waited for.
             match backend_fork(inner, ready).await {
                 Ok(instance) => {
-                    let trees = ready.trees.clone();
+                    let (trees, parent) = (ready.trees.clone(), Arc::clone(&ready.process));
                     drop(template);
                     match greet_fork(instance).await {
                         Ok((process, printed)) => {
-                            return Ok(Worker::new(process, printed, clock.forked(), lease, trees));
+                            return Ok(Worker::new(process, printed, clock.forked(), lease, trees).forked_from(parent));
                         }
                         Err(e) => note_failure(pool, &e).await,
                     }
@@ -131,7 +142,7 @@ pub async fn park(inner: &Arc<Inner>, pool: &Arc<Pool>) -> Result<(), Refusal> {
     *template = match ready.fork.is_some_and(|verdict| !verdict.sound) {
         // The first call finds out as well, and says so in the function's log.
         true => Template::Untried,
-        false => Template::Ready(Box::new(Parent { process, trees, failures: 0 })),
+        false => Template::Ready(Box::new(Parent::new(process, trees))),
     };
     drop(template);
     if !printed.is_empty() {
@@ -168,8 +179,9 @@ async fn first_of_template(
         return Ok(Worker::new(process, printed, clock.done(), lease, trees));
     }
     process.output.drain(&mut printed);
-    let mut ready = Parent { process, trees: trees.clone(), failures: 0 };
-    let forked = match backend_fork(inner, &mut ready).await {
+    let ready = Parent::new(process, trees.clone());
+    let parent = Arc::clone(&ready.process);
+    let forked = match backend_fork(inner, &ready).await {
         Ok(instance) => greet_fork(instance).await,
         Err(e) => Err(e),
     };
@@ -179,7 +191,7 @@ async fn first_of_template(
             pool.keep_parked(inner);
             printed.bytes.extend_from_slice(&more.bytes);
             printed.cut += more.cut;
-            Ok(Worker::new(process, printed, clock.done(), lease, trees))
+            Ok(Worker::new(process, printed, clock.done(), lease, trees).forked_from(parent))
         }
         Err(e) => {
             tracing::warn!(error = %e.message, function = %pool.spec.function, "the first fork failed; forking is given up");
@@ -190,11 +202,11 @@ async fn first_of_template(
     }
 }
 
-async fn backend_fork(inner: &Inner, ready: &mut Parent) -> Result<Box<dyn mayfly_sandbox::Instance>, Refusal> {
-    inner.backend.fork(ready.process.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
+async fn backend_fork(inner: &Inner, ready: &Parent) -> Result<Box<dyn Instance>, Refusal> {
+    inner.backend.fork(ready.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
 }
 
-async fn greet_fork(instance: Box<dyn mayfly_sandbox::Instance>) -> Result<(Waiting, Printed), Refusal> {
+async fn greet_fork(instance: Box<dyn Instance>) -> Result<(Waiting, Printed), Refusal> {
     let mut process = Waiting::greet(instance, FORK_PATIENCE).await.map_err(|e| Refusal::internal(&e))?;
     let mut printed = Printed::default();
     match process.listen(&mut printed, Instant::now() + FORK_PATIENCE).await {

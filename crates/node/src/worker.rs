@@ -5,6 +5,7 @@ use crate::go::GoLine;
 use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
+use crate::start::TemplateProcess;
 use mayfly_base::loops::Roaming;
 use mayfly_guest::{FrameError, Hello, Kind, PROTOCOL, put_invoke, take_frame};
 use mayfly_model::{ColdStart, RequestId, Status};
@@ -198,6 +199,8 @@ pub struct Worker {
     pub lease: Lease,
     /// The code must not be collected while it is mounted.
     pub trees: Vec<Arc<CodeTree>>,
+    /// What it was forked from. Goes last.
+    template: Option<TemplateProcess>,
 }
 
 /// How often the peak of memory is looked up at most: the file costs as much as a short function.
@@ -222,7 +225,14 @@ impl Worker {
             memory: (0, None),
             lease,
             trees,
+            template: None,
         }
+    }
+
+    /// Keeps the process that it was forked from alive as long as itself.
+    pub fn forked_from(mut self, template: TemplateProcess) -> Self {
+        self.template = Some(template);
+        self
     }
 
     /// Puts an event on its way.

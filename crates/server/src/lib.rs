@@ -309,6 +309,7 @@ fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<Stri
         programs,
         waiting_max: options.waiting_room,
         waiting: Duration::from_secs(options.waiting_s),
+        streams_after_update: Duration::from_secs(options.streams_after_update_s),
         region: options.region.clone(),
         app_id: options.app_id.to_string(),
         uin: options.uin.to_string(),
@@ -316,7 +317,17 @@ fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<Stri
 }
 
 fn gateway_limits(options: &PlatformOptions) -> GatewayLimits {
-    GatewayLimits { drain_time: Duration::from_secs(options.drain_s), ..GatewayLimits::default() }
+    let drain_time = Duration::from_secs(options.drain_s);
+    let usual = GatewayLimits::default();
+    let connections_max = usual.connections_max.min(connections_for(mayfly_sandbox::spawner::open_files()));
+    GatewayLimits { drain_time, connections_max, ..usual }
+}
+
+/// Connections that so many open files suffice for: each may need another to a service, and everything else needs some too. Without them
+/// a visitor would be told of a broken function, not of a platform that is full.
+fn connections_for(open_files: usize) -> usize {
+    const EVERYTHING_ELSE: usize = 2048;
+    (open_files.saturating_sub(EVERYTHING_ELSE) / 2).max(open_files / 4)
 }
 
 /// Looks after the instances.

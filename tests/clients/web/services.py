@@ -1,11 +1,13 @@
 """What the web sessions share: deploying services, their URLs, names below `localhost`, Node.js clients, and the platform's memory."""
 
+import contextlib
 import json
 import os
 import pathlib
 import socket
 import subprocess
 
+import httpx
 from harness import ENDPOINT, REGION, SECRET_ID, SECRET_KEY, expect, folder, package, until
 from tencentcloud.common import credential
 from tencentcloud.common.profile.client_profile import ClientProfile
@@ -86,6 +88,23 @@ def path_url(name, path="/"):
 def host_url(name, path="/"):
     """A service's URL by host."""
     return f"http://{name}.default.fn.localhost:{PORT}{path}"
+
+
+@contextlib.contextmanager
+def attempt(session, name, runtime, *built, files=None, **more):
+    """Deploys one of the apps and asks it for its first page; gives False, with its failed check, when that cannot be, and without one when it is skipped."""
+    if any(os.environ.get(variable) == "skip" for variable in built):
+        yield False
+        return
+    ok = False
+    with session.check(f"{name}: deployed, first request") as notes:
+        deploy(name, runtime, app(files or name, *built), **more)
+        # A server that speaks gRPC only has nothing to say to this; that it listens is all that is asked.
+        answer = httpx.get(host_url(name), timeout=90)
+        expect(answer.status_code < 500 or "gave no answer" in answer.text and ("grpc" in name or "tonic" in name), answer.text[:500])
+        notes.append(f"{answer.status_code} in {answer.elapsed.total_seconds():.1f} s")
+        ok = True
+    yield ok
 
 
 def node_client(*arguments, timeout=120):

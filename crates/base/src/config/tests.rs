@@ -48,6 +48,7 @@ fn every_option_can_stand_in_a_file() {
         waiting_room = 0
         waiting_s = 1
         drain_s = 0
+        streams_after_update_s = 0
         "#,
     )
     .unwrap();
@@ -117,6 +118,7 @@ fn values_out_of_range_are_refused() {
         ("waiting_room = 10000000", "`waiting_room`"),
         ("waiting_s = 0", "`waiting_s`: 0 is not between 1 and 900"),
         ("drain_s = 86400", "`drain_s`"),
+        ("streams_after_update_s = 100000000", "`streams_after_update_s`"),
     ] {
         let message = says(text);
         assert!(message.contains(says_what), "{text}: {message}");

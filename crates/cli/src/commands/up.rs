@@ -86,6 +86,9 @@ pub struct UpArgs {
     /// How long calls may go on after the platform was told to stop, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub drain_s: Option<u64>,
+    /// How long streams and WebSockets on a service's old version may go on after an update, in seconds [default: 900]
+    #[arg(long, value_name = "SECONDS")]
+    pub streams_after_update_s: Option<u64>,
 }
 
 impl UpArgs {
@@ -115,6 +118,7 @@ impl UpArgs {
             waiting_room: self.waiting_room,
             waiting_s: self.waiting_s,
             drain_s: self.drain_s,
+            streams_after_update_s: self.streams_after_update_s,
         }
     }
 }

@@ -9,9 +9,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How long requests that are under way on a service's old version may go on after an update.
-pub(super) const STREAMS_AFTER_RETIREMENT: Duration = Duration::from_secs(900);
-
 /// How long an instance stays idle that the plan for this minute does not want.
 pub(super) const PLANNED_IDLE: Duration = Duration::from_secs(30);
 
@@ -125,17 +122,22 @@ impl Pool {
 
     /// Gives what still streams on a retired version some time, and ends it then: a WebSocket may stay open for ever.
     fn end_streams_later(&self) {
-        let left: Vec<Weak<Resident>> = self.state.lock().residents.iter().map(Arc::downgrade).collect();
-        if left.is_empty() {
-            return;
+        let Some(inner) = self.inner.upgrade() else { return };
+        for resident in &self.state.lock().residents {
+            end_later(resident, inner.options.streams_after_update);
         }
-        // Without a runtime there is nobody to serve either.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            tokio::time::sleep(STREAMS_AFTER_RETIREMENT).await;
-            for resident in left.iter().filter_map(Weak::upgrade) {
-                resident.kill();
-            }
-        });
     }
+}
+
+/// Gives what is still under way on an instance that takes no more requests some time, and ends it then.
+pub(super) fn end_later(resident: &Arc<Resident>, limit: Duration) {
+    // Without a runtime there is nobody to serve either.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let resident = Arc::downgrade(resident);
+    runtime.spawn(async move {
+        tokio::time::sleep(limit).await;
+        if let Some(resident) = resident.upgrade() {
+            resident.kill();
+        }
+    });
 }

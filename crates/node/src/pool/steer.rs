@@ -1,6 +1,6 @@
 //! The number of a service's instances, as the autoscaler in `plan` wants it; and who goes when there are too many.
 
-use super::ends::{PLANNED_IDLE, STREAMS_AFTER_RETIREMENT};
+use super::ends::{PLANNED_IDLE, end_later};
 use super::{Pool, State, take_out};
 use crate::Inner;
 use crate::service::Resident;
@@ -102,6 +102,7 @@ impl Pool {
         if count == 0 {
             return Vec::new();
         }
+        let limit = self.inner.upgrade().map_or(Duration::ZERO, |inner| inner.options.streams_after_update);
         let now = Instant::now();
         let open: Vec<Arc<Resident>> = state.residents.iter().filter(|r| !r.is_gone()).cloned().collect();
         let loads: Vec<InstanceLoad> = open
@@ -122,7 +123,7 @@ impl Pool {
                 }
                 Ending::Drain(at) => {
                     open[at as usize].end(reason);
-                    end_later(&open[at as usize]);
+                    end_later(&open[at as usize], limit);
                 }
             }
         }
@@ -172,17 +173,4 @@ impl Pool {
             && self.inner.upgrade().is_some_and(|inner| inner.is_short())
             && self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1)).is_ok()
     }
-}
-
-/// Gives what is still under way on an instance that takes no more requests some time, and ends it then.
-fn end_later(resident: &Arc<Resident>) {
-    // Without a runtime there is nobody to serve either.
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let resident = Arc::downgrade(resident);
-    runtime.spawn(async move {
-        tokio::time::sleep(STREAMS_AFTER_RETIREMENT).await;
-        if let Some(resident) = resident.upgrade() {
-            resident.kill();
-        }
-    });
 }

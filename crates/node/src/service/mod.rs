@@ -107,7 +107,8 @@ async fn exchange(
     let (mut parts, body) = request.into_parts();
     describe(&mut parts.headers, pool, inner, account.request_id());
     let http2 = parts.version == Version::HTTP_2 && is_grpc(&parts.headers);
-    // A request that may have begun is sent a second time only if that does no harm, and only if there is no body to send again.
+    // A request that may have begun is sent a second time only if that does no harm, if there is no body to send again, and if its server
+    // lives on: that one has closed what lay idle. One that died had probably begun.
     let again = body.is_end_stream() && is_idempotent(&parts.method);
     let broken = Arc::new(AtomicBool::new(false));
     let mut body = Some(visitor::watched(body, &broken));
@@ -139,17 +140,19 @@ async fn exchange(
         };
         // Known to be gone before anybody gets the free slot. A process that ends closes its connections and its port one after the other:
         // the second look finds what the first came too early for.
+        let mut lives = true;
         for pause in [Duration::ZERO, END_PAUSE] {
             tokio::time::sleep(pause).await;
             if resident.check().await.is_err() {
                 pool.bury(&resident);
+                lives = false;
                 break;
             }
         }
         match failure {
             Failure::NotBegun { body: back, why } => {
                 let refusal = account.leave(&why);
-                if last_try || (back.is_none() && !again) {
+                if last_try || (back.is_none() && !(again && lives)) {
                     return Err(refusal);
                 }
                 body = back;

@@ -89,16 +89,17 @@ impl Tunnel {
     pub(super) fn run(self, mut account: Account) {
         tokio::spawn(async move {
             let Ok(visitor) = self.visitor.await else { return };
-            let (status, bytes) = join(TokioIo::new(visitor), TokioIo::new(self.server), self.idle).await;
+            let (status, bytes) = join(TokioIo::new(visitor), TokioIo::new(self.server), self.idle, HALF_OPEN).await;
             account.end_as(status);
             account.count(bytes);
         });
     }
 }
 
-/// Carries bytes both ways until both have ended, one fails, or nothing moves for `idle`. Returns how it ended, and the bytes that went to
+/// Carries bytes both ways until both have ended, one fails, or nothing moves for `idle`, or for `half_open` once the visitor has closed its
+/// side. Returns how it ended, and the bytes that went to
 /// the visitor.
-async fn join<V, S>(visitor: V, server: S, idle: Option<Duration>) -> (Status, usize)
+async fn join<V, S>(visitor: V, server: S, idle: Option<Duration>, half_open: Duration) -> (Status, usize)
 where
     V: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -117,7 +118,7 @@ where
             result = &mut up => match result {
                 Ok(()) => tokio::select! {
                     result = down => result.map_err(|_| Status::WEBSOCKET_CLIENT_BROKE),
-                    () = quiet(&moved, Some(HALF_OPEN)) => Ok(()),
+                    () = quiet(&moved, Some(half_open)) => Ok(()),
                 },
                 Err(_) => Err(Status::WEBSOCKET_CLIENT_BROKE),
             },
@@ -170,5 +171,70 @@ async fn carry(
             **count += chunk.len();
         }
         chunk = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    const LIMIT: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_millis(150);
+
+    /// Joins two connections; what the visitor and the server hold of them, and how it will end.
+    fn joined(
+        idle: Option<Duration>,
+        half_open: Duration,
+    ) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(Status, usize)>) {
+        let ((visitor, ours), (server, theirs)) = (duplex(1024), duplex(1024));
+        (visitor, server, tokio::spawn(join(ours, theirs, idle, half_open)))
+    }
+
+    #[tokio::test]
+    async fn a_server_that_keeps_its_side_open_is_given_a_moment() {
+        let (mut visitor, mut server, ended) = joined(None, LIMIT);
+        visitor.write_all(b"bye").await.unwrap();
+        visitor.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"bye", "the end is carried");
+        // What it still has to say is carried as long as it goes on saying it, longer than the limit.
+        let begun = Instant::now();
+        let mut said = 0;
+        while begun.elapsed() < LIMIT * 3 / 2 {
+            tokio::time::sleep(PAUSE).await;
+            server.write_all(b"so").await.unwrap();
+            said += 2;
+        }
+        let (status, sent) = ended.await.unwrap();
+        assert_eq!((status, sent), (Status::OK, said));
+        assert!(begun.elapsed() >= LIMIT * 5 / 2, "{:?}", begun.elapsed());
+        // Both learn that it is over.
+        let mut last = Vec::new();
+        visitor.read_to_end(&mut last).await.unwrap();
+        assert_eq!(last.len(), said);
+        assert!(server.write_all(b"more").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_tunnel_only_where_a_limit_is_set() {
+        let (_quiet_visitor, mut quiet_server, quiet) = joined(None, HALF_OPEN);
+        let (mut visitor, mut server, ended) = joined(Some(LIMIT), HALF_OPEN);
+        let begun = Instant::now();
+        // Traffic either way counts.
+        let mut said = 0;
+        while begun.elapsed() < LIMIT * 3 / 2 {
+            visitor.write_all(b"ping").await.unwrap();
+            tokio::time::sleep(PAUSE).await;
+            server.write_all(b"pong").await.unwrap();
+            tokio::time::sleep(PAUSE).await;
+            said += 4;
+        }
+        assert_eq!(ended.await.unwrap(), (Status::WEBSOCKET_IDLE, said));
+        assert!(begun.elapsed() >= LIMIT * 5 / 2 - PAUSE, "{:?}", begun.elapsed());
+        assert!(!quiet.is_finished(), "without a limit, silence is nothing");
+        quiet_server.shutdown().await.unwrap();
+        assert_eq!(quiet.await.unwrap(), (Status::OK, 0));
     }
 }

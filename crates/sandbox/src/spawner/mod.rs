@@ -496,6 +496,14 @@ pub fn raise_open_files() {
     }
 }
 
+/// How many open files this process may have.
+pub fn open_files() -> usize {
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid rlimit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now) };
+    usize::try_from(now.rlim_cur).unwrap_or(usize::MAX)
+}
+
 fn unknown() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no such sandbox")
 }

@@ -28,8 +28,42 @@ server.on('upgrade', (q, socket) => {
 server.listen(process.env.PORT);
 ";
 const START: &str = "#!/bin/sh\nexec node server.js\n";
-/// Connections of the memory measurement, together with the file descriptors that they need.
+/// Connections of the memory measurement.
 const SOCKETS: usize = 10_000;
+/// Connections that are opened at a time.
+const OPENERS: usize = 8;
+/// Agrees to every upgrade and echoes. Small, so that a hundred instances of it fit beside what is measured.
+const UPGRADER: &str = r"
+import selectors, socket
+watched = selectors.DefaultSelector()
+listener = socket.create_server(('0.0.0.0', 9000), backlog=512)
+watched.register(listener, selectors.EVENT_READ)
+heads = {}
+while True:
+    for key, _ in watched.select():
+        if key.fileobj is listener:
+            client, _ = listener.accept()
+            watched.register(client, selectors.EVENT_READ)
+            heads[client] = b''
+            continue
+        client = key.fileobj
+        try:
+            data = client.recv(4096)
+        except OSError:
+            data = b''
+        if not data:
+            watched.unregister(client)
+            heads.pop(client, None)
+            client.close()
+        elif client in heads:
+            heads[client] += data
+            if heads[client].endswith(b'\r\n\r\n'):
+                del heads[client]
+                client.sendall(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n')
+        else:
+            client.sendall(data)
+";
+const START_UPGRADER: &str = "#!/bin/sh\nexec python3 -I -S server.py\n";
 
 /// A process that ends with this.
 struct Ends(Child);
@@ -78,6 +112,13 @@ fn nginx(port: u16) -> Result<Option<(Ends, u16, tempfile::TempDir)>> {
     let child = Ends(child);
     eventually("nginx listens", || answers(own));
     Ok(Some((child, own, dir)))
+}
+
+/// How many open files a process may have.
+fn open_files(pid: i32) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("Max open files"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(1024)
 }
 
 fn upgraded(address: &str, path: &str) -> Result<TcpStream> {
@@ -173,21 +214,48 @@ impl Bench {
     pub(super) fn sockets(&mut self) -> Result<()> {
         mayfly_testkit::raise_open_files();
         let platform = self.rested(&[]);
-        deploy(&platform, 3072, 100);
-        let count = if self.quick { SOCKETS / 10 } else { SOCKETS };
-        let own = |platform: &Platform| tree(platform.pid()).first().map_or(0, |(_, m)| m.rss_kib);
-        let mut held = vec![upgraded(&platform.address, "/fn/default/web/")?];
-        let before = own(&platform);
-        for _ in 1..count {
-            held.push(upgraded(&platform.address, "/fn/default/web/")?);
+        platform.create(
+            "web",
+            "CustomRuntime",
+            "",
+            &[("scf_bootstrap", START_UPGRADER), ("server.py", UPGRADER)],
+            json!({ "Type": "HTTP", "MemorySize": 128, "InstanceConcurrencyConfig": { "DynamicEnabled": "FALSE", "MaxConcurrency": 100 } }),
+        );
+        // Each takes two open files of the platform, and its instance some more.
+        let possible = open_files(platform.pid()).saturating_sub(2048) / 2;
+        if possible < SOCKETS {
+            eprintln!("the platform may have too few open files for {SOCKETS} connections: {possible} are opened");
         }
+        let count = if self.quick { SOCKETS / 10 } else { SOCKETS }.min(possible);
+        let own = |platform: &Platform| tree(platform.pid()).first().map_or(0, |(_, m)| m.rss_kib);
+        let first = upgraded(&platform.address, "/fn/default/web/")?;
+        let before = own(&platform);
+        let open = |share: usize| {
+            (0..share).map(|_| upgraded(&platform.address, "/fn/default/web/")).collect::<Result<Vec<_>>>()
+        };
+        let begun = Instant::now();
+        let mut held = vec![first];
+        std::thread::scope(|s| {
+            let all: Vec<_> = (0..OPENERS).map(|_| s.spawn(|| open(count / OPENERS))).collect();
+            for one in all {
+                held.extend(one.join().map_err(|_| anyhow::anyhow!("a thread that opens connections failed"))??);
+            }
+            anyhow::Ok(())
+        })?;
+        let (opened, count) = (begun.elapsed(), held.len());
         let grown_kb = own(&platform).saturating_sub(before);
         let each_kb = grown_kb as f64 / count as f64;
-        let instances = super::instances(&platform, "custom", "busy") + super::instances(&platform, "node", "busy");
+        // They live: a byte goes through each of a few, there and back.
+        for stream in held.iter_mut().step_by(count / 50) {
+            stream.write_all(&[7])?;
+            stream.read_exact(&mut [0])?;
+        }
+        let instances = super::instances(&platform, "custom", "busy");
         self.lines.push(Line {
             name: "idle WebSockets",
             measured: format!(
-                "{count} open on {instances} instances, {:.1} MiB more in the platform, {each_kb:.1} KiB each",
+                "{count} open on {instances} instances within {:.0} s, {:.1} MiB more in the platform, {each_kb:.1} KiB each",
+                opened.as_secs_f64(),
                 grown_kb as f64 / 1024.0
             ),
             baseline: "–".into(),

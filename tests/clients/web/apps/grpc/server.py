@@ -45,6 +45,8 @@ class Demo(demo_pb2_grpc.DemoServicer):
         for request in requests:
             if request.text == "slow":
                 time.sleep(1)
+                if not context.is_active():
+                    fates["slow"] = size
             total += request.number
             size += len(request.data)
         return demo_pb2.Reply(number=total, text=str(size))
