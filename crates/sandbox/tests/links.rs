@@ -38,7 +38,7 @@ fn links_that_somebody_keeps_alive_do_not_use_the_addresses_up() {
     }
     let id = format!("{:06x}", std::process::id() & 0xff_ffff);
     let locks = std::env::temp_dir().join("mayfly-test-locks");
-    let options = NetOptions { pool: "10.213.0.0/16".into(), allow: vec![] };
+    let options = NetOptions { pool: "10.213.0.0/16".into(), allow: vec![], build_allow: vec![] };
     let mut network = Network::start(&id, &options, &locks).unwrap();
     // As if a template held the namespaces of the first twenty ended instances.
     let stale = 20;

@@ -5,6 +5,7 @@
 mod ahead;
 mod data;
 mod http;
+mod install;
 mod invoker;
 mod logs;
 mod prepare;
@@ -113,6 +114,7 @@ impl Platform {
             network: Some(NetOptions {
                 pool: options.network.to_string(),
                 allow: options.network_allow.iter().map(ToString::to_string).collect(),
+                build_allow: options.install_allow.iter().map(ToString::to_string).collect(),
             }),
         };
         // The spawner starts interpreters while the stores are opened.
@@ -145,6 +147,7 @@ impl Platform {
             events: stores.events,
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
+            installer: install::installer(&backend, &options, data.path("installs"))?,
             clock: Arc::new(SystemClock),
         };
         let control_options = ControlOptions {
@@ -209,6 +212,7 @@ impl Platform {
     pub async fn stop(self) {
         self.service.drain();
         self.shutdown.trigger();
+        self.control.interrupt_installs();
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the platform failed");

@@ -4,7 +4,7 @@ use super::{Named, TRUSTED_STEP, init, pid_of, zygote::Zygote};
 use crate::cgroup::{Group, Parent};
 use crate::net::Network;
 use crate::sys;
-use crate::wire::{Binding, InitReply, InitRequest, Mount};
+use crate::wire::{Binding, InitReply, InitRequest, Mount, Workspace};
 use mayfly_model::limits;
 use serde_json::json;
 use std::ffi::CString;
@@ -343,6 +343,30 @@ impl Shell {
             self.ask(&InitRequest::NoEgress, &[])?;
         }
         Ok(())
+    }
+
+    /// Gives this sandbox, bound already, the limits of one in which something is built. Returns its `/tmp`.
+    pub fn become_workspace(
+        &mut self,
+        binding: &Binding,
+        workspace: Workspace,
+        network: Option<&mut Network>,
+    ) -> io::Result<Named> {
+        if self.forker.is_some() || self.output_writer.is_none() {
+            return Err(io::Error::other("only a sandbox in which nothing runs can be built in"));
+        }
+        let memory_mb = u64::from(binding.memory_mb) + u64::from(workspace.disk_mb);
+        self.group.limit(memory_mb << 20, binding.memory_mb)?;
+        self.group.limit_pids(workspace.pids_max)?;
+        if binding.egress
+            && let (Some(network), Some(index)) = (network, self.link)
+        {
+            network.open_to_builds(index)?;
+        }
+        let bytes = u64::from(workspace.disk_mb) << 20;
+        let named = self.ask(&InitRequest::Workspace { bytes, files_max: workspace.files_max }, &[])?;
+        let fd = named.into_iter().find(|(name, _)| name == "workspace").map(|(_, fd)| fd);
+        Ok(vec![("workspace", fd.ok_or_else(|| io::Error::other("the sandbox did not hand over its /tmp"))?)])
     }
 
     /// Sets this template's memory limit by its living forks. A page that the template writes to after a fork is copied for it, while the
