@@ -143,11 +143,7 @@ impl Builder {
         let guard = flight.lock().await;
         let result = self.artifact(&job, &recipe, progress).await;
         drop(guard);
-        let mut flights = inner.flights.lock();
-        if Arc::strong_count(&flight) == 2 {
-            flights.remove(&recipe.key);
-        }
-        drop(flights);
+        inner.land(&recipe.key, &flight);
         let (artifact, cached) = result?;
         if cached {
             progress.line(&format!("cached: the dependencies of {} were installed before", recipe.manifest));
@@ -199,6 +195,17 @@ impl Builder {
             tracing::warn!(%error, "dependencies were installed and could not be kept for the next time");
         }
         Ok((artifact, false))
+    }
+}
+
+impl Inner {
+    /// Forgets the lock of a key when nobody else waits for it.
+    fn land(&self, key: &str, flight: &Arc<AsyncMutex<()>>) {
+        let mut flights = self.flights.lock();
+        // The map's and this one; who waits holds one, got under the lock of the map.
+        if Arc::strong_count(flight) == 2 {
+            flights.remove(key);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::actions::{Answer, config, functions, versions};
 use crate::catalogue::{Catalogue, FunctionState, Next, store_error};
 use crate::ids::random_unit;
-use crate::ports::{InstallError, InstallJob, Installed, Installer};
+use crate::ports::{InstallError, InstallJob, Installed, Installer, LineSink};
 use mayfly_base::Clock;
 use mayfly_model::{ApiError, CodeRef, Digest, FunctionName, InstallState, NamespaceName, RuntimeId};
 use mayfly_store::BlobStore;
@@ -211,7 +211,7 @@ impl Installs {
         };
         for attempt in 1..=ATTEMPTS_MAX {
             let kept = Arc::clone(log);
-            let line: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(move |text: &str| kept.lock().add(text));
+            let line: LineSink = Arc::new(move |text: &str| kept.lock().add(text));
             let made = async {
                 let internal = |e: mayfly_store::StoreError| InstallError::Internal(e.to_string());
                 let zip = self.blobs.get(&install.source.digest).await.map_err(internal)?;

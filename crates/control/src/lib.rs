@@ -28,7 +28,7 @@ pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTar
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, LogStatus,
-    Logs, ProvisionedState, RouteChange,
+    InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder,
+    LogStatus, Logs, ProvisionedState, RouteChange,
 };
 pub use provisioned::ProvisionedOrder;

@@ -123,6 +123,9 @@ pub enum InstallError {
     Internal(String),
 }
 
+/// Hears lines that are printed.
+pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Installs the dependencies that a package names.
 #[async_trait]
 pub trait Installer: Send + Sync {
@@ -130,7 +133,7 @@ pub trait Installer: Send + Sync {
     fn wants(&self, zip: &[u8], runtime: RuntimeId) -> bool;
 
     /// Installs them; `line` hears what is printed. Dropping the future ends the install without a trace.
-    async fn install(&self, job: InstallJob, line: Arc<dyn Fn(&str) + Send + Sync>) -> Result<Installed, InstallError>;
+    async fn install(&self, job: InstallJob, line: LineSink) -> Result<Installed, InstallError>;
 }
 
 /// What a log query orders by.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use mayfly_base::config::PlatformOptions;
 use mayfly_build::{BuildError, Builder, Built, Job, Options, Progress, recipe};
-use mayfly_control::{InstallError, InstallJob, Installed, Installer};
+use mayfly_control::{InstallError, InstallJob, Installed, Installer, LineSink};
 use mayfly_model::RuntimeId;
 use mayfly_sandbox::process::ProcessBackend;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub fn installer(
 
 struct Adapter(Builder);
 
-struct Lines(Arc<dyn Fn(&str) + Send + Sync>);
+struct Lines(LineSink);
 
 impl Progress for Lines {
     fn line(&self, text: &str) {
@@ -57,7 +57,7 @@ impl Installer for Adapter {
         recipe::names_dependencies(zip, runtime)
     }
 
-    async fn install(&self, job: InstallJob, line: Arc<dyn Fn(&str) + Send + Sync>) -> Result<Installed, InstallError> {
+    async fn install(&self, job: InstallJob, line: LineSink) -> Result<Installed, InstallError> {
         let InstallJob { zip, digest, runtime, handler, service } = job;
         match self.0.build(Job { zip, digest, runtime, handler, service }, &Lines(line)).await {
             Ok(Built { zip, unpacked_bytes, cached }) => Ok(Installed { zip, unpacked_bytes, cached }),

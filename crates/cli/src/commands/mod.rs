@@ -4,6 +4,7 @@ pub mod alias;
 pub mod deploy;
 pub mod doctor;
 pub mod functions;
+mod install;
 pub mod invoke;
 pub mod layers;
 pub mod logs;

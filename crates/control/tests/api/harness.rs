@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LogError, LogFilter,
-    LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, ids,
+    Call, Control, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink, LogError,
+    LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status};
 use mayfly_sign::{Params, Style, Verified};
@@ -92,7 +92,7 @@ impl Installer for FakeInstaller {
         runtime == RuntimeId::Python && text_of(zip, "requirements.txt").is_some()
     }
 
-    async fn install(&self, job: InstallJob, line: Arc<dyn Fn(&str) + Send + Sync>) -> Result<Installed, InstallError> {
+    async fn install(&self, job: InstallJob, line: LineSink) -> Result<Installed, InstallError> {
         let wanted = text_of(&job.zip, "requirements.txt").unwrap_or_default();
         line(&format!("asked for {wanted}"));
         match wanted.as_str() {
