@@ -146,21 +146,23 @@ fn node_packages_are_installed_by_their_lock_file_and_the_command_shows_it() {
     }
     let deploy = |name: &str, more: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_mayfly"))
-            .args(["--endpoint", &format!("http://{}", p.address), "--secret-id", &p.secret_id, "deploy"])
+            .args(["--endpoint", &format!("http://{}", p.address), "deploy"])
             .arg(dir.path())
             .args(["--name", name, "--runtime", "Nodejs18.15", "--handler", "index.main_handler"])
             .args(more)
+            .env("MAYFLY_SECRET_ID", &p.secret_id)
             .env("MAYFLY_SECRET_KEY", &p.secret_key)
             .output()
             .unwrap()
     };
     let first = deploy("web", &[]);
     let (said, shown) = (String::from_utf8_lossy(&first.stderr), String::from_utf8_lossy(&first.stdout));
+    assert!(said.contains("installing what package.json names"), "{said}");
     if succeeded(&p, "web").is_none() {
         return;
     }
     assert!(first.status.success(), "{said}");
-    assert!(said.contains("installing what package.json names") && said.contains("added 1 package"), "{said}");
+    assert!(said.contains("added 1 package"), "{said}");
     assert!(shown.contains("installed in"), "{shown}");
     assert_eq!(p.invoke("web", &json!({})).value(), json!([172_800_000, true]));
     let again = deploy("web", &[]);
@@ -222,12 +224,13 @@ for (const place of ['/var/user/x', '/usr/x', '/etc/x', '/opt/x', '/x', '/var/ru
   try { fs.writeFileSync(place, 'x'); report.wrote.push(place); } catch {}
 try { report.host = fs.readFileSync('/etc/shadow', 'utf8').length; } catch (e) { report.host = e.code; }
 let filled = 0;
+const fd = fs.openSync('/tmp/fill', 'w');
 try {
-  const fd = fs.openSync('/tmp/fill', 'w'), block = Buffer.alloc(1 << 20, 1);
+  const block = Buffer.alloc(1 << 20, 1);
   while (filled < 4096) { fs.writeSync(fd, block); filled++; }
 } catch (e) { report.full = e.code; }
 report.filled = filled;
-try { fs.unlinkSync('/tmp/fill'); } catch {}
+fs.closeSync(fd); fs.unlinkSync('/tmp/fill');
 const gateway = fs.readFileSync('/proc/net/route', 'utf8').split('\n').slice(1).map(l => l.split('\t')).find(f => f[1] === '00000000');
 const hex = gateway ? gateway[2] : '0100007F';
 const host = hex.match(/../g).reverse().map(h => parseInt(h, 16)).join('.');
