@@ -189,12 +189,36 @@ impl Builder {
                 inner.running.acquire().await.map_err(|e| BuildError::internal("wait", &e))?
             }
         };
-        let artifact = run::run(inner.backend.as_ref(), &inner.options, job, recipe, progress).await?;
+        let fetched = match &recipe.needs {
+            None => None,
+            Some(needed) => Some(self.fetch(job, needed, progress).await?),
+        };
+        let artifact = run::run(inner.backend.as_ref(), &inner.options, job, recipe, fetched, progress).await?;
+        self.keep(recipe, &artifact).await?;
+        Ok((artifact, false))
+    }
+
+    /// What another recipe needs, from the cache or by doing it.
+    async fn fetch(&self, job: &Job, recipe: &Arc<Recipe>, progress: &dyn Progress) -> Result<Bytes, BuildError> {
+        let inner = &self.0;
+        let (this, key) = (Arc::clone(inner), recipe.key.clone());
+        if let Some(fetched) = blocking(move || this.cache.get(&key)).await? {
+            progress.line(&format!("cached: what {} names was fetched before", recipe.manifest));
+            return Ok(fetched);
+        }
+        let fetched = run::run(inner.backend.as_ref(), &inner.options, job, recipe, None, progress).await?;
+        self.keep(recipe, &fetched).await?;
+        Ok(fetched)
+    }
+
+    /// Keeps what a recipe has made. That this fails is no reason to fail.
+    async fn keep(&self, recipe: &Recipe, artifact: &Bytes) -> Result<(), BuildError> {
+        let inner = &self.0;
         let (this, key, stored) = (Arc::clone(inner), recipe.key.clone(), artifact.clone());
         if let Err(error) = blocking(move || this.cache.put(&key, &stored)).await? {
             tracing::warn!(%error, "dependencies were installed and could not be kept for the next time");
         }
-        Ok((artifact, false))
+        Ok(())
     }
 }
 

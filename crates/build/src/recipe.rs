@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::sync::Arc;
 use zip::ZipArchive;
 
 /// Changes when the same inputs give another result: older results are then not used any more.
@@ -203,6 +204,8 @@ pub struct Recipe {
     pub prefix: &'static str,
     /// How it goes with what is there.
     pub placement: Placement,
+    /// What has to be fetched before; the script finds it at `/opt/fetched` and has no network then.
+    pub needs: Option<Arc<Self>>,
 }
 
 impl Recipe {
@@ -219,7 +222,7 @@ impl Recipe {
             "requirements.txt" => python(&mut package, machine)?,
             "package.json" => node(&mut package, machine)?,
             "composer.json" => php(machine)?,
-            _ => go(job, machine)?,
+            _ => go(&mut package, job, machine)?,
         };
         Ok(Some(recipe.finish(job, machine)))
     }
@@ -270,6 +273,7 @@ fn recipe(manifest: &'static str, body: &str) -> Recipe {
         takes: vec!["out"],
         prefix: "",
         placement: Placement::Beside,
+        needs: None,
     }
 }
 
@@ -402,11 +406,15 @@ fn php(machine: &Machine) -> Result<Recipe, BuildError> {
     Ok(recipe)
 }
 
-fn go(job: &Job, machine: &Machine) -> Result<Recipe, BuildError> {
+fn go(package: &mut Package<'_>, job: &Job, machine: &Machine) -> Result<Recipe, BuildError> {
     let go = machine.tool("go", "go.mod", "Go")?.path.clone();
+    let fetch = modules(package, job, machine, &go)?;
+    // Every module was checked against go.sum or the checksum database when it was fetched.
+    let offline = "export GOPROXY=file:///opt/fetched GOSUMDB=off GOFLAGS=-modcacherw GONOPROXY= GOPRIVATE=\n";
     let body = format!(
-        "export GOPATH=/tmp/home/go GOCACHE=/tmp/home/cache GOTOOLCHAIN=local CGO_ENABLED=0\n\
-         mkdir -p \"$(dirname \"/tmp/out/$1\")\"\n{go} build -buildvcs=false -trimpath -ldflags='-s -w' -v -o \"/tmp/out/$1\" .\n"
+        "{}export GOPATH=/tmp/home/go GOCACHE=/tmp/home/cache GOTOOLCHAIN=local CGO_ENABLED=0\n\
+         mkdir -p \"$(dirname \"/tmp/out/$1\")\"\n{go} build -buildvcs=false -trimpath -ldflags='-s -w' -v -o \"/tmp/out/$1\" .\n",
+        if fetch.is_some() { offline } else { "" }
     );
     let mut recipe = recipe("go.mod", &body);
     let own = (job.runtime == RuntimeId::Go && !job.handler.is_empty()).then(|| job.handler.clone());
@@ -420,7 +428,30 @@ fn go(job: &Job, machine: &Machine) -> Result<Recipe, BuildError> {
         }
     });
     recipe.placement = Placement::Over;
+    recipe.needs = fetch.map(Arc::new);
     Ok(recipe)
+}
+
+/// How to fetch the modules that go.sum names, apart from the code: other code with the same go.sum needs no network. `None`: there is no
+/// go.sum, or the modules are in the package or depend on it.
+fn modules(package: &mut Package<'_>, job: &Job, machine: &Machine, go: &str) -> Result<Option<Recipe>, BuildError> {
+    if !package.has("go.sum") || package.has("vendor/modules.txt") || package.has("go.work") {
+        return Ok(None);
+    }
+    let (module, sums) = (package.text("go.mod")?, package.text("go.sum")?);
+    let local = |line: &str| line.split_once("=>").is_some_and(|(_, to)| to.trim_start().starts_with(['.', '/']));
+    if module.lines().any(local) {
+        return Ok(None);
+    }
+    let body = format!(
+        "export GOPATH=/tmp/home/go GOTOOLCHAIN=local\n{go} mod download -x\n\
+         mkdir -p /tmp/home/go/pkg/mod/cache/download\nrm -rf /tmp/out /tmp/home/go/pkg/mod/cache/download/sumdb\n\
+         mv /tmp/home/go/pkg/mod/cache/download /tmp/out\n"
+    );
+    let mut recipe = recipe("go.sum", &body);
+    recipe.shown =
+        Some(BTreeMap::from([("go.mod".to_owned(), module.into_bytes()), ("go.sum".to_owned(), sums.into_bytes())]));
+    Ok(Some(recipe.finish(job, machine)))
 }
 
 /// A package whose root is looked at.

@@ -49,6 +49,14 @@ fn keys_follow_what_the_result_depends_on_and_nothing_else() {
     let go = |code: &str| of(RuntimeId::Go, &[("main.go", code), ("go.mod", "module x")]);
     assert_ne!(go("a").key, go("b").key);
     assert_eq!(go("a").argument, "main");
+    // What is fetched depends on go.sum alone.
+    let fetched = |code: &str, module: &str| {
+        of(RuntimeId::Go, &[("main.go", code), ("go.mod", module), ("go.sum", "x")])
+            .needs
+            .map(|needs| needs.key.clone())
+    };
+    assert!(fetched("a", "module x").is_some() && fetched("a", "module x") == fetched("b", "module x"));
+    assert_eq!(fetched("a", "module x\nreplace a/b => ../b"), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::recipe::{END, Recipe};
 use crate::{BuildError, Job, Options, Progress, blocking, collect};
 use bytes::Bytes;
 use mayfly_sandbox::{Backend, Binding, Mount, SandboxError, Workspace};
-use mayfly_store::{PackageLimits, package};
+use mayfly_store::{PackageError, PackageLimits, package};
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read};
@@ -34,11 +34,13 @@ pub(crate) async fn run(
     options: &Options,
     job: &Job,
     recipe: &Arc<Recipe>,
+    fetched: Option<Bytes>,
     progress: &dyn Progress,
 ) -> Result<Bytes, BuildError> {
     let (zip, plan, config, work) =
         (job.zip.clone(), Arc::clone(recipe), options.config.clone(), options.dir.join("work"));
-    let staged = blocking(move || stage(&zip, &plan, config.as_deref(), &work)).await?;
+    let before = fetched.clone();
+    let staged = blocking(move || stage(&zip, before.as_deref(), &plan, config.as_deref(), &work)).await?;
     let staged = staged.map_err(|e| BuildError::internal("lay out a package", &e))?;
 
     let refused = |e: SandboxError| BuildError::internal("make a sandbox for an install", &e);
@@ -47,13 +49,16 @@ pub(crate) async fn run(
     let binding = Binding {
         mounts: vec![mount("code", "/var/user"), mount("config", "/opt")],
         memory_mb: options.memory_mb,
-        egress: true,
+        // What was fetched before is all that there is to fetch.
+        egress: fetched.is_none(),
     };
     let workspace = Workspace { disk_mb: options.disk_mb, files_max: FILES_MAX, pids_max: PIDS_MAX };
     let made = instance.bind_workspace(binding, workspace).await.map_err(refused)?;
     let output = instance.take_output().ok_or_else(|| BuildError::Internal("a sandbox without output".into()))?;
 
-    progress.line(&format!("installing what {} names", recipe.manifest));
+    let doing = if fetched.is_some() { "building by" } else { "installing what" };
+    let names = if fetched.is_some() { "" } else { " names" };
+    progress.line(&format!("{doing} {}{names}", recipe.manifest));
     let end = nonce().map_err(|e| BuildError::internal("draw a number", &e))?;
     let argv = ["/bin/sh", "-c", &format!("({})\n{END}", recipe.script), &end, &recipe.argument];
     instance.launch(argv.map(str::to_owned).to_vec(), recipe.environment.clone()).await.map_err(refused)?;
@@ -92,7 +97,13 @@ pub(crate) async fn run(
 }
 
 /// Lays out what the sandbox is shown: the package or its manifests, and the operator's configuration.
-fn stage(zip: &[u8], recipe: &Recipe, config: Option<&Path>, work: &Path) -> io::Result<tempfile::TempDir> {
+fn stage(
+    zip: &[u8],
+    fetched: Option<&[u8]>,
+    recipe: &Recipe,
+    config: Option<&Path>,
+    work: &Path,
+) -> io::Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::Builder::new().prefix("install-").tempdir_in(work)?;
     let (code, shown) = (dir.path().join("code"), dir.path().join("config"));
@@ -107,6 +118,17 @@ fn stage(zip: &[u8], recipe: &Recipe, config: Option<&Path>, work: &Path) -> io:
         }
     }
     fs::create_dir(&shown)?;
+    if let Some(fetched) = fetched {
+        match package::unpack(
+            fetched,
+            &shown.join("fetched"),
+            &PackageLimits { zip_bytes_max: u64::MAX, ..PackageLimits::default() },
+        ) {
+            // A module without dependencies.
+            Err(PackageError::NoEntries) => fs::create_dir_all(shown.join("fetched"))?,
+            other => other.map(drop).map_err(io::Error::other)?,
+        }
+    }
     for name in CONFIG_FILES {
         let Some(path) = config.map(|config| config.join(name)).filter(|path| path.is_file()) else { continue };
         let mut bytes = Vec::new();
