@@ -395,10 +395,14 @@ fn is_closed_node(json: &Value) -> bool {
 fn php(machine: &Machine) -> Result<Recipe, BuildError> {
     let php = machine.tool("php", "composer.json", "PHP")?.path.clone();
     let composer = machine.tool("composer", "composer.json", "Composer")?.path.clone();
-    // Extensions are switched on by files of /etc/php, which sandboxes do not see: what composer finds missing may be there.
+    // Extensions are switched on by files of /etc/php, which sandboxes do not see: those that composer works with are named here, and what a
+    // package requires may be there all the same.
     let body = format!(
-        "export COMPOSER_HOME=/tmp/home/composer COMPOSER_CACHE_DIR=/tmp/home/cache COMPOSER_MIRROR_PATH_REPOS=1\n\
-         {php} -d memory_limit=-1 {composer} install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --ignore-platform-req='ext-*'\n"
+        "dir=$({php} -n -r 'echo ini_get(\"extension_dir\");')\nwith=\n\
+         for name in iconv mbstring phar tokenizer ctype curl zip posix fileinfo dom xml xmlwriter simplexml; do\n\
+         if [ -e \"$dir/$name.so\" ]; then with=\"$with -d extension=$name\"; fi\ndone\n\
+         export COMPOSER_HOME=/tmp/home/composer COMPOSER_CACHE_DIR=/tmp/home/cache COMPOSER_MIRROR_PATH_REPOS=1\n\
+         {php} -n $with -d memory_limit=-1 {composer} install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --ignore-platform-req='ext-*'\n"
     );
     let mut recipe = recipe("composer.json", &body);
     recipe.takes = vec!["build"];

@@ -190,6 +190,13 @@ fn a_go_module_becomes_a_program() {
     }
     let answer = p.invoke("hello", &json!({ "name": "Go" }));
     assert_eq!(answer.value()["message"], "Hello, Go!", "{:?}", answer.result);
+    // Other code with the same go.sum: its modules are there, and the program is built without network.
+    let changed = files.map(|(name, text)| (name, text.replace("Hello, %s!", "Bye, %s!")));
+    let changed = changed.each_ref().map(|(name, text)| (*name, text.as_str()));
+    p.must("UpdateFunctionCode", json!({ "FunctionName": "hello", "ZipFile": zip_base64(&changed) }));
+    let log = succeeded(&p, "hello").expect("the proxy was reached before");
+    assert!(log.contains("cached: what go.sum names"), "{log}");
+    assert_eq!(p.invoke("hello", &json!({ "name": "Go" })).value()["message"], "Bye, Go!");
     // A program that does not compile is no function, and the compiler's words say why.
     let broken = [("main.go", "package main\nfunc main() { undefinedThing() }\n"), ("go.mod", "module x\n\ngo 1.19\n")];
     p.must("CreateFunction", request("broken", "Go1", "main", &broken));
@@ -197,6 +204,40 @@ fn a_go_module_becomes_a_program() {
     assert_eq!(function["Status"], "CreateFailed");
     assert!(function["StatusReasons"].to_string().contains("undefinedThing"), "{function}");
     assert_eq!(p.fails("Invoke", json!({ "FunctionName": "broken" })), "FailedOperation.FunctionStatusError");
+}
+
+#[test]
+fn composer_installs_where_it_is_there_and_is_missed_by_name_where_it_is_not() {
+    if !can_sandbox() || !has("php") {
+        return;
+    }
+    let p = platform(&[]);
+    // A package of the folder's own: no registry takes part.
+    let manifest = r#"{"name": "x/y", "require": {"own/greet": "*"},
+        "repositories": [{"type": "path", "url": "lib/greet"}, {"packagist.org": false}]}"#;
+    let library = r#"{"name": "own/greet", "version": "1.0.0", "autoload": {"psr-4": {"Own\\": "src/"}}}"#;
+    let files = [
+        (
+            "index.php",
+            "<?php\nrequire __DIR__ . '/vendor/autoload.php';\nfunction main_handler($e, $c) { return Own\\Greet::hi(); }\n",
+        ),
+        ("composer.json", manifest),
+        ("lib/greet/composer.json", library),
+        (
+            "lib/greet/src/Greet.php",
+            "<?php\nnamespace Own;\nclass Greet { static function hi() { return 'installed'; } }\n",
+        ),
+    ];
+    p.must("CreateFunction", request("greet", "Php8.0", "index.main_handler", &files));
+    let (function, log) = installed(&p, "greet");
+    if ["/usr/bin/composer", "/usr/local/bin/composer"].iter().any(|path| Path::new(path).exists()) {
+        assert_eq!(function["Status"], "Active", "{log}");
+        assert_eq!(p.invoke("greet", &json!({})).value(), json!("installed"));
+    } else {
+        assert_eq!(function["Status"], "CreateFailed");
+        let why = function["StatusReasons"].to_string();
+        assert!(why.contains("`composer`") && why.contains("InstallDependency"), "{why}");
+    }
 }
 
 /// A package whose scripts run with the install; nothing is fetched.
