@@ -39,6 +39,8 @@ pub struct Options {
     pub events: EventConcurrency,
     /// Installs of dependencies that may be under way or waiting.
     pub installs_max: usize,
+    /// Of those, the ones whose packages may be held in memory.
+    pub installs_loaded_max: usize,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
             events: EventConcurrency { total: 256, per_function: 32 },
             installs_max: 64,
+            installs_loaded_max: 4,
         }
     }
 }
@@ -122,7 +125,14 @@ impl Control {
             clock.clone(),
             options.events,
         ));
-        let installs = Installs::new(catalogue.clone(), blobs.clone(), installer, clock.clone(), options.installs_max);
+        let installs = Installs::new(
+            catalogue.clone(),
+            blobs.clone(),
+            installer,
+            clock.clone(),
+            options.installs_max,
+            options.installs_loaded_max,
+        );
         installs.resume();
         let links = Links::new();
         Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, installs, links, options })))

@@ -64,6 +64,8 @@ pub(crate) struct Installs {
     clock: Arc<dyn Clock>,
     /// One seat for each install that is under way or waits.
     seats: Arc<Semaphore>,
+    /// One permit for each package that is held in memory.
+    loaded: Semaphore,
     /// By id of the function: the latest install of each.
     known: Mutex<HashMap<String, Running>>,
     stop: CancellationToken,
@@ -76,10 +78,12 @@ impl Installs {
         installer: Option<Arc<dyn Installer>>,
         clock: Arc<dyn Clock>,
         max: usize,
+        loaded_max: usize,
     ) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(max));
         let stop = CancellationToken::new();
-        Arc::new(Self { catalogue, blobs, installer, clock, seats, known: Mutex::default(), stop })
+        let loaded = Semaphore::new(loaded_max.max(1));
+        Arc::new(Self { catalogue, blobs, installer, clock, seats, loaded, known: Mutex::default(), stop })
     }
 
     /// Begins again what had not ended when the platform did.
@@ -208,6 +212,13 @@ impl Installs {
         let latest = &state.record.latest;
         let Some(installer) = &self.installer else {
             return Err("This platform does not install dependencies any more: put them into the package.".into());
+        };
+        let _loaded = match self.loaded.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                log.lock().add("waiting for other installs to end");
+                self.loaded.acquire().await.ok()
+            }
         };
         for attempt in 1..=ATTEMPTS_MAX {
             let kept = Arc::clone(log);

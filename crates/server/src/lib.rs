@@ -154,6 +154,8 @@ impl Platform {
             region: options.region.clone(),
             functions_per_namespace_max: options.functions_per_namespace,
             account_mb: ceiling(&options),
+            // Two more than run: what is in the cache need not wait for what is not.
+            installs_loaded_max: options.install_concurrency + 2,
             ..ControlOptions::default()
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;

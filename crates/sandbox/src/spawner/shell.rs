@@ -31,6 +31,9 @@ const ANSWERS_AT_ONCE_MAX: usize = 64;
 /// What each living fork adds to its template's memory limit, in MB.
 const FORK_ALLOWANCE_MB: u64 = 1;
 
+/// A sandbox in which something is built gets the CPU share of a function of this size, in MB, at most.
+const WORKSPACE_SHARE_MB: u32 = 256;
+
 /// A sandbox beside a template's whose init has been asked for and has not come yet.
 struct Nesting {
     number: u64,
@@ -356,7 +359,8 @@ impl Shell {
             return Err(io::Error::other("only a sandbox in which nothing runs can be built in"));
         }
         let memory_mb = u64::from(binding.memory_mb) + u64::from(workspace.disk_mb);
-        self.group.limit(memory_mb << 20, binding.memory_mb)?;
+        // What is built can wait; calls cannot.
+        self.group.limit(memory_mb << 20, binding.memory_mb.min(WORKSPACE_SHARE_MB))?;
         self.group.limit_pids(workspace.pids_max)?;
         if binding.egress
             && let (Some(network), Some(index)) = (network, self.link)
