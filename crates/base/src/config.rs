@@ -192,6 +192,21 @@ options! {
     drain_s: u64 = 30;
     /// How long streams and WebSockets on a service's old version may go on after an update, in seconds.
     streams_after_update_s: u64 = 900;
+    /// Installs of dependencies at a time; 0: none are installed on the platform.
+    install_concurrency: usize = 2;
+    /// Memory of what runs in an install, in MB (256 to 65536).
+    install_memory_mb: u64 = 1024;
+    /// What an install may write, in MB (64 to 65536). It is held in memory, on top of `install_memory_mb`.
+    install_disk_mb: u64 = 2048;
+    /// Longest install, in seconds (10 to 3600).
+    install_time_s: u64 = 600;
+    /// What the cache of installed dependencies may hold, in MB.
+    install_cache_mb: u64 = 4096;
+    /// Directory with `pip.conf`, `npmrc`, `go.env` and `composer-auth.json` for the installers, each if it is there. Empty: none. Install scripts
+    /// can read what is in them.
+    install_config: PathBuf = PathBuf::new();
+    /// Private address ranges that installs may reach and functions may not: a mirror of packages, say. As `network_allow`.
+    install_allow: Vec<Cidr> = Vec::new();
 }
 
 /// Why the options cannot be used. Shown to whoever starts the platform.
@@ -385,18 +400,33 @@ impl PlatformOptions {
         if let Some(why) = closed(&self.network) {
             return range("network", why);
         }
-        if self.network_allow.len() > 64 {
-            return range("network_allow", "has more than 64 ranges".into());
-        }
-        for allowed in &self.network_allow {
-            if let Some(why) = closed(allowed) {
-                return range("network_allow", why);
+        for (name, value, from, to) in [
+            ("install_memory_mb", self.install_memory_mb, 256, 65_536),
+            ("install_disk_mb", self.install_disk_mb, 64, 65_536),
+            ("install_time_s", self.install_time_s, 10, 3600),
+        ] {
+            if !(from..=to).contains(&value) {
+                return range(name, format!("{value} is not between {from} and {to}"));
             }
-            if allowed.overlaps(&self.network) {
-                return range(
-                    "network_allow",
-                    format!("{allowed} overlaps `network` ({}): instances may not reach each other", self.network),
-                );
+        }
+        if self.install_concurrency > 64 {
+            return range("install_concurrency", "more than 64 installs at a time are not supported".into());
+        }
+        for (name, ranges) in [("network_allow", &self.network_allow), ("install_allow", &self.install_allow)] {
+            if ranges.len() > 64 {
+                return range(name, "has more than 64 ranges".into());
+            }
+            for allowed in ranges {
+                if let Some(why) = closed(allowed) {
+                    return range(name, why);
+                }
+                if allowed.overlaps(&self.network) {
+                    let network = self.network;
+                    return range(
+                        name,
+                        format!("{allowed} overlaps `network` ({network}): instances may not reach each other"),
+                    );
+                }
             }
         }
         Ok(())

@@ -72,9 +72,14 @@ actions! {
         description: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
         environment: Option<Environment>, layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>,
         fork_mode: Option<String>, kind = "Type": Option<String>, instance_concurrency_config: Option<Concurrency>,
+        install_dependency: Option<String>,
     }
     /// Replaces the code of `$LATEST`.
-    UpdateFunctionCode -> Nothing { function_name: String, namespace: String, zip_file: String, handler: Option<String> }
+    UpdateFunctionCode -> Nothing {
+        function_name: String, namespace: String, zip_file: String, handler: Option<String>, install_dependency: Option<String>,
+    }
+    /// Tells how an install of dependencies goes. Not an action of SCF.
+    GetInstallLog -> InstallLog { function_name: String, namespace: String, offset: Option<u64> }
     /// Changes settings of `$LATEST`.
     UpdateFunctionConfiguration -> Nothing {
         function_name: String, namespace: String, description: Option<String>, memory_size: Option<u64>,
@@ -199,7 +204,10 @@ objects! {
         environment: Environment, layers: Vec<LayerRef>, public_net_config: PublicNet, fork_mode: String,
         code_size: u64, status: String, status_desc: String, status_reasons: Vec<StatusReason>, add_time: String,
         mod_time: String, kind = "Type": String, instance_concurrency_config: Concurrency, triggers: Vec<Trigger>,
+        install_dependency: String,
     }
+    /// A part of what an installer printed.
+    InstallLog { status: String, lines: Vec<String>, next_offset: u64, cached: bool, duration_ms: u64 }
     /// Requests that an instance of a service takes at a time.
     Concurrency { dynamic_enabled: String, max_concurrency: u64 }
     /// A trigger. The description is JSON within a text.
@@ -207,7 +215,7 @@ objects! {
     /// Why a function is not active.
     StatusReason { error_code: String, error_message: String }
     /// Where a package is.
-    Address { url: String, code_sha256: String }
+    Address { url: String, code_sha256: String, source_sha256: String }
     /// A page of functions.
     Functions { functions: Vec<FunctionItem>, total_count: u64 }
     /// A function in a list.

@@ -117,9 +117,10 @@ fn by_files(dir: &Path, family: Option<RuntimeId>) -> Result<Guess, CliError> {
         return Ok(Guess { runtime: "Go1".into(), handler: GO_PROGRAM.into(), why });
     }
     if wanted(RuntimeId::Go) && dir.join("go.mod").is_file() {
-        return Err(CliError::local("a Go function is deployed as a program, which is not there yet").hint(format!(
-            "CGO_ENABLED=0 go build -o {GO_PROGRAM} . (or -o bootstrap, for a program on AWS's library)"
-        )));
+        // The platform builds it. Programs on AWS's library speak the protocol of custom runtimes.
+        let aws = head(&dir.join("go.mod"))?.contains("aws/aws-lambda-go");
+        let (runtime, handler) = if aws { ("CustomRuntime", "") } else { ("Go1", GO_PROGRAM) };
+        return Ok(Guess { runtime: runtime.into(), handler: handler.into(), why: "there is a go.mod".into() });
     }
     if wanted(RuntimeId::Java) && has_java(dir) {
         return Err(CliError::local("a Java function's class and method cannot be told from its files")
@@ -300,7 +301,10 @@ mod tests {
     #[test]
     fn go_is_told_by_its_program() {
         let dir = folder(&[("go.mod", "module x"), ("main.go", "package main")]);
-        assert!(complete(dir.path(), None, None).unwrap_err().hint.contains("go build -o main"));
+        let guess = complete(dir.path(), None, None).unwrap();
+        assert_eq!((guess.runtime.as_str(), guess.handler.as_str()), ("Go1", "main"));
+        let dir = folder(&[("go.mod", "module x\nrequire github.com/aws/aws-lambda-go v1.47.0"), ("main.go", "")]);
+        assert_eq!(complete(dir.path(), None, None).unwrap().runtime, "CustomRuntime");
         fs::write(dir.path().join("main"), "").unwrap();
         fs::set_permissions(dir.path().join("main"), fs::Permissions::from_mode(0o755)).unwrap();
         for handler in [None, Some("main")] {

@@ -33,6 +33,19 @@ impl Fork {
     }
 }
 
+/// Whether the platform installs the dependencies that a package names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Install {
+    /// When it names some that are not in it.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never: they are in the package, or in a layer.
+    Never,
+}
+
 /// What a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -150,6 +163,8 @@ pub struct Manifest {
     pub public_net: Option<bool>,
     /// Whether instances are forked.
     pub fork: Option<Fork>,
+    /// Whether dependencies are installed on the platform.
+    pub install: Option<Install>,
     /// Publish a version after each deployment that changed something.
     pub publish: Option<bool>,
     /// Files to leave out, as in `.gitignore`.

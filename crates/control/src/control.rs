@@ -6,7 +6,8 @@ use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
 use crate::catalogue::{Catalogue, LoadError, RouteTarget, UrlRoute, clip};
 use crate::events::{EventConcurrency, Events};
-use crate::ports::{Invoker, Logs};
+use crate::installs::Installs;
+use crate::ports::{Installer, Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
 use bytes::Bytes;
 use mayfly_base::Clock;
@@ -36,6 +37,10 @@ pub struct Options {
     pub account_mb: u64,
     /// Asynchronous events running at once.
     pub events: EventConcurrency,
+    /// Installs of dependencies that may be under way or waiting.
+    pub installs_max: usize,
+    /// Of those, the ones whose packages may be held in memory.
+    pub installs_loaded_max: usize,
 }
 
 impl Default for Options {
@@ -46,6 +51,8 @@ impl Default for Options {
             functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
             events: EventConcurrency { total: 256, per_function: 32 },
+            installs_max: 64,
+            installs_loaded_max: 4,
         }
     }
 }
@@ -63,6 +70,8 @@ pub struct Ports {
     pub invoker: Arc<dyn Invoker>,
     /// Records of invocations.
     pub logs: Arc<dyn Logs>,
+    /// Installs dependencies; `None`: packages come with theirs.
+    pub installer: Option<Arc<dyn Installer>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -85,6 +94,7 @@ pub(crate) struct Inner {
     pub logs: Arc<dyn Logs>,
     pub clock: Arc<dyn Clock>,
     pub events: Arc<Events>,
+    pub installs: Arc<Installs>,
     pub links: Links,
     pub options: Options,
 }
@@ -105,7 +115,7 @@ pub struct Download {
 impl Control {
     /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
     pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
-        let Ports { meta, blobs, events, invoker, logs, clock } = ports;
+        let Ports { meta, blobs, events, invoker, logs, installer, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let events = Arc::new(Events::new(
             events,
@@ -115,7 +125,17 @@ impl Control {
             clock.clone(),
             options.events,
         ));
-        Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, links: Links::new(), options })))
+        let installs = Installs::new(
+            catalogue.clone(),
+            blobs.clone(),
+            installer,
+            clock.clone(),
+            options.installs_max,
+            options.installs_loaded_max,
+        );
+        installs.resume();
+        let links = Links::new();
+        Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, installs, links, options })))
     }
 
     /// What exists.
@@ -149,6 +169,11 @@ impl Control {
     /// Runs asynchronous events until `shutdown`, then until those that run have ended.
     pub async fn run_events(&self, shutdown: CancellationToken) {
         self.0.events.clone().run(shutdown).await;
+    }
+
+    /// Ends the installs of dependencies that are under way. They begin again when the platform starts the next time.
+    pub fn interrupt_installs(&self) {
+        self.0.installs.interrupt();
     }
 
     /// Digests that must be kept; see [`Catalogue::live_digests`].

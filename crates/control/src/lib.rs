@@ -6,6 +6,7 @@
 //! - [`actions`]: what the actions do.
 //! - [`catalogue`]: what exists, kept durable and read without locks; [`Catalogue::resolve`] is the routing table.
 //! - [`events`]: asynchronous events.
+//! - `installs`: dependencies of packages that are being installed.
 //! - [`ports`]: what is needed of siblings; the server implements them.
 //!
 //! Signatures are checked before: a [`Call`] carries what `mayfly_sign` has verified.
@@ -16,6 +17,7 @@ pub mod catalogue;
 mod control;
 pub mod events;
 pub mod ids;
+mod installs;
 pub mod ports;
 pub mod provisioned;
 
@@ -26,7 +28,7 @@ pub use catalogue::{Catalogue, FunctionEntry, FunctionQuota, LoadError, RouteTar
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    DemandQuery, DemandRow, ForecastCost, ForecastReport, InvokeRequest, Invoker, LogError, LogFilter, LogOrder,
-    LogStatus, Logs, ProvisionedState, RouteChange,
+    DemandQuery, DemandRow, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
+    InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
 };
 pub use provisioned::ProvisionedOrder;

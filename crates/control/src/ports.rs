@@ -4,7 +4,9 @@ use crate::catalogue::RouteTarget;
 use crate::provisioned::ProvisionedOrder;
 use async_trait::async_trait;
 use bytes::Bytes;
-use mayfly_model::{Forecast, InvocationRecord, InvokeOutcome, RequestId, ScalingConfig, VersionKey};
+use mayfly_model::{
+    Digest, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, VersionKey,
+};
 use std::sync::Arc;
 
 /// One invocation to run.
@@ -181,6 +183,54 @@ pub trait Invoker: Send + Sync {
 
     /// Hears of a change. Called in the order of the changes of each function; must not block.
     fn catalogue_changed(&self, change: &RouteChange);
+}
+
+/// An install of dependencies to do.
+#[derive(Clone, Debug)]
+pub struct InstallJob {
+    /// The package, checked already.
+    pub zip: Bytes,
+    /// Its SHA-256.
+    pub digest: Digest,
+    /// What the function runs on.
+    pub runtime: RuntimeId,
+    /// Its handler.
+    pub handler: String,
+    /// True for HTTP services.
+    pub service: bool,
+}
+
+/// A package whose dependencies are in it.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// The zip, checked; `None`: there was nothing to install.
+    pub zip: Option<Bytes>,
+    /// Size of its files, unpacked, in bytes.
+    pub unpacked_bytes: u64,
+    /// True when nothing had to be run for it.
+    pub cached: bool,
+}
+
+/// Why dependencies were not installed.
+#[derive(Clone, Debug)]
+pub enum InstallError {
+    /// The package is at fault, or a limit was reached; in words fit for clients.
+    Failed(String),
+    /// The platform is; the text is for its log.
+    Internal(String),
+}
+
+/// Hears lines that are printed.
+pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Installs the dependencies that a package names.
+#[async_trait]
+pub trait Installer: Send + Sync {
+    /// True when the package names dependencies that functions of this runtime can have. Blocks for a moment.
+    fn wants(&self, zip: &[u8], runtime: RuntimeId) -> bool;
+
+    /// Installs them; `line` hears what is printed. Dropping the future ends the install without a trace.
+    async fn install(&self, job: InstallJob, line: LineSink) -> Result<Installed, InstallError>;
 }
 
 /// What a log query orders by.

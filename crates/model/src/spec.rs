@@ -289,6 +289,9 @@ pub struct VersionConfig {
     pub environment: Vec<(String, String)>,
     /// The code.
     pub code: CodeRef,
+    /// The package as it was uploaded, when `code` was made of it by installing its dependencies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<CodeRef>,
     /// Layers in mount order; later ones overwrite earlier ones.
     pub layers: Vec<LayerBinding>,
     /// Whether the function may open connections to outside.
@@ -308,6 +311,36 @@ pub struct VersionConfig {
     pub shown_only: serde_json::Map<String, serde_json::Value>,
 }
 
+/// An install of dependencies that was accepted: what becomes of `$LATEST` when it has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallState {
+    /// Tells one install of a function from another.
+    pub id: u64,
+    /// The package as it was uploaded.
+    pub source: CodeRef,
+    /// The handler that comes with it; `None`: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// Whether a version is published when it has succeeded.
+    #[serde(default)]
+    pub publish: bool,
+    /// True when the function has code to serve with meanwhile.
+    pub serving: bool,
+    /// Starts of the platform that found it unfinished.
+    #[serde(default)]
+    pub interrupted: u32,
+    /// Why it failed; `None`: it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl InstallState {
+    /// True as long as it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.failed.is_none()
+    }
+}
+
 /// A function: its identity, and the state of `$LATEST`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionRecord {
@@ -319,6 +352,9 @@ pub struct FunctionRecord {
     pub name: FunctionName,
     /// Settings and code of `$LATEST`.
     pub latest: VersionConfig,
+    /// The dependencies of a package are being installed, or could not be. `None`: the function is as it was told to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<InstallState>,
     /// The number the next published version gets.
     pub next_version: u32,
     /// Reserved quota, in MB: the cap and the exclusive share. `None`: shares the account's quota.

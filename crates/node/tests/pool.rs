@@ -77,6 +77,7 @@ impl World {
                 service: None,
                 mod_time_ms: 0,
                 revision,
+                source: None,
                 shown_only: Default::default(),
             }),
         })

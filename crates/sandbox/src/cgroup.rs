@@ -248,6 +248,11 @@ impl Group {
         self.dirs.iter().find(|d| d.starts_with(root)).expect("a group has a directory in each hierarchy")
     }
 
+    /// Sets how many processes and threads there may be.
+    pub fn limit_pids(&self, pids_max: u32) -> io::Result<()> {
+        write(&self.file("pids", "pids.max"), pids_max)
+    }
+
     /// Sets the memory limit, and the CPU share that goes with the size: shares grow in step with memory, as SCF sells them.
     pub fn limit(&self, memory_bytes: u64, memory_mb: u32) -> io::Result<()> {
         match &self.layout {

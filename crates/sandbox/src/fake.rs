@@ -134,6 +134,10 @@ impl Instance for FakeInstance {
         Ok(())
     }
 
+    async fn bind_workspace(&self, _: Binding, _: crate::Workspace) -> Result<OwnedFd, SandboxError> {
+        Err(SandboxError::Failed { what: "bind a sandbox to build in", reason: "the fake builds nothing".into() })
+    }
+
     async fn launch(&self, _: Vec<String>, _: Vec<String>) -> Result<(), SandboxError> {
         Err(SandboxError::Failed { what: "start the program", reason: "the fake runs none".into() })
     }

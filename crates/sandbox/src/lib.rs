@@ -17,7 +17,7 @@ pub mod wire;
 use async_trait::async_trait;
 use std::io;
 use std::os::fd::OwnedFd;
-pub use wire::{Binding, Mount};
+pub use wire::{Binding, Mount, Workspace};
 
 /// Why a sandbox could not be made or used. The node's log shows it; clients see a status code.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,10 @@ pub trait Instance: Send + Sync {
 
     /// Makes it a function's: code and layers appear, limits hold. Once, before any user code runs.
     async fn bind(&self, binding: Binding) -> Result<(), SandboxError>;
+
+    /// As [`Self::bind`], for a sandbox in which something is built: only one without a process of ours (custom runtimes). Returns its `/tmp`,
+    /// a directory that outlives the sandbox for as long as the descriptor is open. What is in it was written by user code.
+    async fn bind_workspace(&self, binding: Binding, workspace: Workspace) -> Result<OwnedFd, SandboxError>;
 
     /// Starts the function's own program (custom runtimes). `environment` holds `K=V` texts.
     async fn launch(&self, argv: Vec<String>, environment: Vec<String>) -> Result<(), SandboxError>;

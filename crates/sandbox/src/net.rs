@@ -8,6 +8,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,6 +51,9 @@ pub struct NetOptions {
     pub pool: String,
     /// Blocks that functions may reach although they are private.
     pub allow: Vec<String>,
+    /// Blocks that sandboxes in which something is built may reach as well.
+    #[serde(default)]
+    pub build_allow: Vec<String>,
 }
 
 /// Prefix of the part of the pool that one platform takes: 2,048 instances. Several platforms may run on one machine (tests do).
@@ -73,6 +77,8 @@ pub struct Network {
     link_prefix: String,
     slice: Block,
     used: Vec<bool>,
+    /// Links of sandboxes in which something is built, as long as the rules have an exception for such.
+    builders: Option<HashSet<usize>>,
     next: usize,
     netlink: Socket,
     sequence: u32,
@@ -90,7 +96,7 @@ impl Network {
         let pool = Block::parse(&options.pool)
             .filter(|b| b.prefix <= SLICE_PREFIX)
             .ok_or_else(|| bad(format!("`{}` is not an IPv4 block of at least /{SLICE_PREFIX}", options.pool)))?;
-        for block in &options.allow {
+        for block in options.allow.iter().chain(&options.build_allow) {
             Block::parse(block).ok_or_else(|| bad(format!("`{block}` is not an IPv4 block")))?;
         }
         let (slice, lock) = take_slice(pool, run_dir)?;
@@ -105,26 +111,31 @@ impl Network {
             link_prefix,
             slice,
             used: vec![false; 1 << (31 - SLICE_PREFIX)],
+            builders: (!options.build_allow.is_empty()).then(HashSet::new),
             next: 0,
             netlink,
             sequence: 0,
             _lock: lock,
         };
-        nft(&network.rules(&options.allow, &resolvers()))?;
+        nft(&network.rules(options, &resolvers()))?;
         Ok(network)
     }
 
-    fn rules(&self, allow: &[String], resolvers: &[Ipv4Addr]) -> String {
+    fn rules(&self, options: &NetOptions, resolvers: &[Ipv4Addr]) -> String {
         let (table, links, slice) = (&self.table, &self.link_prefix, self.slice);
         let mut out = String::new();
-        for block in allow {
+        for block in &options.allow {
             out.push_str(&format!("    ip daddr {block} accept\n"));
+        }
+        for block in &options.build_allow {
+            out.push_str(&format!("    ip saddr @builders ip daddr {block} accept\n"));
         }
         for r in resolvers {
             out.push_str(&format!("    ip daddr {r} udp dport 53 accept\n    ip daddr {r} tcp dport 53 accept\n"));
         }
         format!(
             "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n\
+  set builders {{\n    type ipv4_addr\n  }}\n\
   chain input {{\n    type filter hook input priority -10; policy accept;\n\
     iifname \"{links}*\" ct state established,related accept\n    iifname \"{links}*\" drop\n  }}\n\
   chain forward {{\n    type filter hook forward priority -10; policy accept;\n\
@@ -207,7 +218,28 @@ impl Network {
 
     /// Says that the sandbox of a link is gone. The kernel removes the link with the sandbox's network namespace.
     pub fn release(&mut self, index: usize) {
+        let table = &self.table;
+        if self.builders.as_mut().is_some_and(|builders| builders.remove(&index))
+            && let Err(e) = nft(&format!("delete element inet {table} builders {{ {} }}\n", self.address_of(index)))
+        {
+            // Its address keeps a right that the next instance must not inherit: nobody gets it.
+            tracing::error!(error = %e, index, "an exception for a build could not be removed; its address stays unused");
+            return;
+        }
         self.used[index] = false;
+    }
+
+    fn address_of(&self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::from(self.slice.base + 2 * index as u32 + 1)
+    }
+
+    /// Lets the sandbox of a link reach what only builds may, until the link is released.
+    pub fn open_to_builds(&mut self, index: usize) -> io::Result<()> {
+        let (table, address) = (self.table.clone(), self.address_of(index));
+        let Some(builders) = &mut self.builders else { return Ok(()) };
+        // Noted first: an element that is removed without having been added is only an error in the log.
+        builders.insert(index);
+        nft(&format!("add element inet {table} builders {{ {address} }}\n"))
     }
 
     /// Removes a link at once. The other end goes with it.

@@ -2,7 +2,7 @@
 
 use crate::cgroup::oom_kills;
 use crate::sys;
-use crate::wire::{Binding, Envelope, MESSAGE_BYTES_MAX, Reply, Request, SpawnerConfig, Started};
+use crate::wire::{Binding, Envelope, MESSAGE_BYTES_MAX, Reply, Request, SpawnerConfig, Started, Workspace};
 use crate::{Backend, Instance, SandboxError};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -311,8 +311,16 @@ impl Instance for ProcessInstance {
     }
 
     async fn bind(&self, binding: Binding) -> Result<(), SandboxError> {
-        let request = Request::Bind { shell: self.guard.shell, binding };
+        let request = Request::Bind { shell: self.guard.shell, binding, workspace: None };
         self.guard.shared.call("bind a sandbox", request).await.map(drop)
+    }
+
+    async fn bind_workspace(&self, binding: Binding, workspace: Workspace) -> Result<OwnedFd, SandboxError> {
+        let what = "bind a sandbox to build in";
+        let request = Request::Bind { shell: self.guard.shell, binding, workspace: Some(workspace) };
+        let named = self.guard.shared.call(what, request).await?;
+        let found = named.into_iter().find(|(name, _)| name == "workspace");
+        found.map(|(_, fd)| fd).ok_or_else(|| SandboxError::Failed { what, reason: "it has no workspace".into() })
     }
 
     async fn launch(&self, argv: Vec<String>, environment: Vec<String>) -> Result<(), SandboxError> {

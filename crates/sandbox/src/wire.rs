@@ -87,6 +87,18 @@ pub struct Binding {
     pub egress: bool,
 }
 
+/// What a sandbox gets in which something is built: a larger `/tmp` whose content the node may look at. Its memory limit grows by what
+/// `/tmp` may hold, since that is memory too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// What `/tmp` may hold, in MB.
+    pub disk_mb: u32,
+    /// Files, links and directories that `/tmp` may hold.
+    pub files_max: u32,
+    /// Processes and threads at a time.
+    pub pids_max: u32,
+}
+
 /// What the node asks of the spawner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -104,6 +116,9 @@ pub enum Request {
         shell: u64,
         /// To what.
         binding: Binding,
+        /// Set when something is to be built in it; the answer then carries the descriptor `workspace`.
+        #[serde(default)]
+        workspace: Option<Workspace>,
     },
     /// Start the function's own program ([`Start::Bootstrap`]).
     Launch {
@@ -174,6 +189,13 @@ pub enum InitRequest {
     Mounts {
         /// Where.
         targets: Vec<String>,
+    },
+    /// Give `/tmp` another size. The answer carries a descriptor of it, `workspace`.
+    Workspace {
+        /// What it may hold, in bytes.
+        bytes: u64,
+        /// Files, links and directories that it may hold.
+        files_max: u32,
     },
     /// Take the link down.
     NoEgress,

@@ -38,7 +38,7 @@ fn links_that_somebody_keeps_alive_do_not_use_the_addresses_up() {
     }
     let id = format!("{:06x}", std::process::id() & 0xff_ffff);
     let locks = std::env::temp_dir().join("mayfly-test-locks");
-    let options = NetOptions { pool: "10.213.0.0/16".into(), allow: vec![] };
+    let options = NetOptions { pool: "10.213.0.0/16".into(), allow: vec![], build_allow: vec![] };
     let mut network = Network::start(&id, &options, &locks).unwrap();
     // As if a template held the namespaces of the first twenty ended instances.
     let stale = 20;
@@ -62,5 +62,41 @@ fn links_that_somebody_keeps_alive_do_not_use_the_addresses_up() {
     drop((inside, more));
     mayfly_sandbox::net::sweep(&id);
     assert_eq!(count(), 0);
+    network.stop();
+}
+
+#[test]
+fn what_only_builds_may_reach_goes_with_the_link_and_is_taken_back() {
+    // SAFETY: takes no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        assert!(std::env::var_os("CI").is_none(), "sandbox tests need root, and CI has it");
+        eprintln!("SKIPPED: sandbox tests need root");
+        return;
+    }
+    let id = format!("{:06x}", (std::process::id() & 0xff_ffff) ^ 0x80_0000);
+    let locks = std::env::temp_dir().join("mayfly-test-locks");
+    let build_allow = vec!["10.99.1.0/24".to_owned()];
+    let options = NetOptions { pool: "10.213.0.0/16".into(), allow: vec![], build_allow };
+    let mut network = Network::start(&id, &options, &locks).unwrap();
+    let table = format!("mayfly_{id}");
+    let listed = |what: &[&str]| {
+        let output = Command::new("nft").args(["list"]).args(what).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (builder, function) = (Inside::start(), Inside::start());
+    let (index, endpoint) = network.link(builder.0.id() as i32).unwrap();
+    let (_, other) = network.link(function.0.id() as i32).unwrap();
+    network.open_to_builds(index).unwrap();
+    let set = listed(&["set", "inet", &table, "builders"]);
+    assert!(set.contains(&endpoint.address.to_string()) && !set.contains(&other.address.to_string()), "{set}");
+    // The exception stands behind the rules that keep instances apart, and before the ones that close private ranges.
+    let out = listed(&["chain", "inet", &table, "out"]);
+    let at = |text: &str| out.find(text).unwrap_or_else(|| panic!("no `{text}` in {out}"));
+    assert!(at("oifname \"mf*\" drop") < at("@builders") && at("@builders") < at("127.0.0.0/8"), "{out}");
+    network.release(index);
+    let set = listed(&["set", "inet", &table, "builders"]);
+    assert!(!set.contains("elements"), "the next instance with this address must not have it: {set}");
+    drop((builder, function));
+    mayfly_sandbox::net::sweep(&id);
     network.stop();
 }

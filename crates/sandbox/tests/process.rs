@@ -49,7 +49,7 @@ async fn platform() -> Platform {
         lock_dir: std::env::temp_dir().join("mayfly-test-locks"),
         runtimes_dir: dir.path().join("runtimes"),
         runtimes: vec![RuntimeConfig { id: "custom".into(), start: Start::Bootstrap, zygote: vec![], command: vec![] }],
-        network: Some(NetOptions { pool: "10.213.0.0/16".into(), allow: vec![] }),
+        network: Some(NetOptions { pool: "10.213.0.0/16".into(), allow: vec![], build_allow: vec![] }),
     };
     let backend = ProcessBackend::start(Command::new(env!("CARGO_BIN_EXE_mayfly-spawner")), config).await.unwrap();
     assert_eq!(backend.started().network_error, None);

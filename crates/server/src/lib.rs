@@ -5,6 +5,7 @@
 mod ahead;
 mod data;
 mod http;
+mod install;
 mod invoker;
 mod logs;
 mod prepare;
@@ -115,6 +116,7 @@ impl Platform {
             network: Some(NetOptions {
                 pool: options.network.to_string(),
                 allow: options.network_allow.iter().map(ToString::to_string).collect(),
+                build_allow: options.install_allow.iter().map(ToString::to_string).collect(),
             }),
         };
         // The spawner starts interpreters while the stores are opened.
@@ -149,12 +151,15 @@ impl Platform {
             events: stores.events,
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
+            installer: install::installer(&backend, &options, data.path("installs"))?,
             clock: Arc::new(SystemClock),
         };
         let control_options = ControlOptions {
             region: options.region.clone(),
             functions_per_namespace_max: options.functions_per_namespace,
             account_mb: ceiling(&options),
+            // Two more than run: what is in the cache need not wait for what is not.
+            installs_loaded_max: options.install_concurrency + 2,
             ..ControlOptions::default()
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
@@ -244,6 +249,7 @@ impl Platform {
     pub async fn stop(self) {
         self.service.drain();
         self.shutdown.trigger();
+        self.control.interrupt_installs();
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the platform failed");

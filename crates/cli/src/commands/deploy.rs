@@ -1,15 +1,15 @@
 //! `mayfly deploy`: a folder becomes a function.
 
 use super::progress::Bar;
-use super::{Context, namespace_flag, quoted, service, url};
+use super::{Context, install, namespace_flag, quoted, service, url};
 use crate::api::{
-    Code, CreateFunction, Environment, Function, GetAlias, GetFunction, GetFunctionAddress, LayerRef,
+    Address, Code, CreateFunction, Environment, Function, GetAlias, GetFunction, GetFunctionAddress, LayerRef,
     ListVersionByFunction, PublicNet, PublishVersion, UpdateFunctionCode, UpdateFunctionConfiguration, Variable,
 };
 use crate::client::Answer;
 use crate::error::{CliError, Kind};
 use crate::guess;
-use crate::manifest::{self, Fork, FunctionType, Manifest, UrlSettings};
+use crate::manifest::{self, Fork, FunctionType, Install, Manifest, UrlSettings};
 use crate::output::{Output, bytes, files};
 use crate::package::{IGNORE_FILE, Package, pack};
 use base64::Engine as _;
@@ -30,7 +30,7 @@ const ACTIVE_POLL: Duration = Duration::from_millis(200);
 /// Settings come from flags, then from DIR/mayfly.yml, whose fields are: name, namespace, runtime, handler, memory (MB),
 /// type (event or http), concurrency (requests at a time in an instance of type http), url (auth: none or signed; cors: origins, methods,
 /// headers, exposeHeaders, credentials, maxAge), timeout and initTimeout (seconds), environment (a map), layers (a list of `name:version`), description, publicNet
-/// (true or false), fork (auto or off), publish (true or false) and exclude (patterns as in .gitignore). What neither
+/// (true or false), fork (auto or off), install (auto, always or never), publish (true or false) and exclude (patterns as in .gitignore). What neither
 /// says keeps the value it has. Without a runtime or handler they are guessed from the files; with a file `scf_bootstrap`
 /// the function is of type http.
 #[derive(Debug, Args)]
@@ -79,6 +79,9 @@ pub struct DeployArgs {
     /// Whether instances are forked from an initialised one
     #[arg(long, value_enum)]
     pub fork: Option<Fork>,
+    /// Whether the platform installs what requirements.txt, package.json, composer.json or go.mod names; auto: when it is not in the package
+    #[arg(long, value_enum)]
+    pub install: Option<Install>,
 }
 
 /// What a function shall be. `None`: as it is, or the platform's default.
@@ -100,6 +103,7 @@ struct Wanted {
     description: Option<String>,
     public_net: Option<bool>,
     fork: Option<Fork>,
+    install: Install,
     publish: bool,
     exclude: Vec<String>,
 }
@@ -146,6 +150,7 @@ impl Wanted {
             description: args.description.clone().or(file.description),
             public_net: file.public_net,
             fork: args.fork.or(file.fork),
+            install: args.install.or(file.install).unwrap_or_default(),
             publish: args.publish || file.publish.unwrap_or(false),
             exclude: file.exclude,
         };
@@ -163,7 +168,7 @@ impl Wanted {
         Some(Environment { variables: all.into_iter().map(|(key, value)| Variable { key, value }).collect() })
     }
 
-    fn create(&self, kind: FunctionType, guess: &guess::Guess, zip_file: String) -> CreateFunction {
+    fn create(&self, kind: FunctionType, guess: &guess::Guess, zip_file: String, installs: bool) -> CreateFunction {
         let http = kind == FunctionType::Http;
         let concurrency = self.concurrency.unwrap_or(service::CONCURRENCY_DEFAULT);
         CreateFunction {
@@ -182,6 +187,7 @@ impl Wanted {
             layers: self.layers.clone(),
             public_net_config: self.public_net.map(public_net),
             fork_mode: self.fork.map(|f| f.as_str().into()),
+            install_dependency: install::field(installs, None),
         }
     }
 
@@ -296,13 +302,16 @@ pub fn run(
         let handler = if guess.handler.is_empty() { String::new() } else { format!(", handler {}", guess.handler) };
         out.note(format_args!("runtime {}{handler} ({})", guess.runtime, guess.why));
     }
+    let family = guess::family_of(&guess.runtime)?;
+    let manifest = install::decide(wanted.install, family, &guess.handler, &package.paths, &args.dir)?;
+    let installs = manifest.is_some();
     match kind {
         FunctionType::Http => service::check_files(&package, &args.dir, out)?,
-        FunctionType::Event => check_files(&package, &guess, &args.dir, out)?,
+        FunctionType::Event => check_files(&package, &guess, &args.dir, installs, out)?,
     }
     let mut deployed = match &present {
-        None => create(&context, &wanted, kind, &guess, &package)?,
-        Some(present) => update(&context, &wanted, &guess, &package, present)?,
+        None => create(&context, &wanted, kind, &guess, &package, installs)?,
+        Some(present) => update(&context, &wanted, &guess, &package, present, installs)?,
     };
     let mut function = wait_active(&context, &get)?;
     if let Some(settings) = &wanted.url
@@ -355,6 +364,16 @@ fn entry_files(family: RuntimeId, handler: &str) -> Vec<String> {
 struct Deployed {
     action: &'static str,
     changes: Vec<&'static str>,
+    installed: Option<install::Done>,
+}
+
+/// The SHA-256 of the package as it was sent.
+fn sent(address: &Address) -> &str {
+    if address.source_sha256.is_empty() { &address.code_sha256 } else { &address.source_sha256 }
+}
+
+fn get_of(wanted: &Wanted) -> GetFunction {
+    GetFunction { function_name: wanted.name.clone(), namespace: wanted.namespace.clone(), qualifier: None }
 }
 
 fn create(
@@ -363,11 +382,14 @@ fn create(
     kind: FunctionType,
     guess: &guess::Guess,
     package: &Package,
+    installs: bool,
 ) -> Result<Deployed, CliError> {
-    let request = wanted.create(kind, guess, BASE64_STANDARD.encode(&package.zip));
+    let request = wanted.create(kind, guess, BASE64_STANDARD.encode(&package.zip), installs);
     let bar = Bar::new(request.code.zip_file.len(), context.out);
     context.client.call_with_progress(&request, &mut |sent| bar.at(sent))?;
-    Ok(Deployed { action: "created", changes: vec!["Code"] })
+    drop(bar);
+    let installed = if installs { install::follow(context, &get_of(wanted))? } else { None };
+    Ok(Deployed { action: "created", changes: vec!["Code"], installed })
 }
 
 fn update(
@@ -376,6 +398,7 @@ fn update(
     guess: &guess::Guess,
     package: &Package,
     present: &Function,
+    installs: bool,
 ) -> Result<Deployed, CliError> {
     if !guess.runtime.eq_ignore_ascii_case(&present.runtime) {
         return Err(CliError::local(format!(
@@ -395,7 +418,11 @@ fn update(
         qualifier: None,
     })?;
     let mut changes = Vec::new();
-    let new_code = address.body.code_sha256 != package.sha256;
+    let install_dependency = install::field(installs, Some(present));
+    let was = present.install_dependency == "TRUE";
+    // After a failure the same code is sent again: what it needs may be there now.
+    let new_code = sent(&address.body) != package.sha256 || installs != was || present.status.ends_with("Failed");
+    let mut installed = None;
     let new_handler = !guess.handler.is_empty() && guess.handler != present.handler;
     if new_code {
         changes.push("Code");
@@ -410,24 +437,24 @@ fn update(
             namespace,
             zip_file: BASE64_STANDARD.encode(&package.zip),
             handler: new_handler.then(|| guess.handler.clone()),
+            install_dependency,
         };
         let bar = Bar::new(request.zip_file.len(), context.out);
         context.client.call_with_progress(&request, &mut |sent| bar.at(sent))?;
+        drop(bar);
+        if installs {
+            installed = install::follow(context, &get_of(wanted))?;
+        }
     }
     let (request, names) = wanted.changes(present);
     if !names.is_empty() {
         if new_code || new_handler {
-            let get = GetFunction {
-                function_name: wanted.name.clone(),
-                namespace: wanted.namespace.clone(),
-                qualifier: None,
-            };
-            wait_active(context, &get)?;
+            wait_active(context, &get_of(wanted))?;
         }
         context.client.call(&request)?;
         changes.extend(names);
     }
-    Ok(Deployed { action: if changes.is_empty() { "unchanged" } else { "updated" }, changes })
+    Ok(Deployed { action: if changes.is_empty() { "unchanged" } else { "updated" }, changes, installed })
 }
 
 fn wait_active(context: &Context, get: &GetFunction) -> Result<Answer<Function>, CliError> {
@@ -480,7 +507,7 @@ fn publish(
         };
         let address =
             GetFunctionAddress { function_name: function_name.clone(), namespace: namespace.clone(), qualifier };
-        if context.client.call(&address)?.body.code_sha256 == package.sha256
+        if sent(&context.client.call(&address)?.body) == package.sha256
             && same_settings(&context.client.call(&get)?.body, latest)
         {
             return Ok(Some((newest.clone(), false)));
@@ -492,8 +519,15 @@ fn publish(
 }
 
 /// Says what would surely fail: an entry file that is not in the package, dependencies that are left out.
-fn check_files(package: &Package, guess: &guess::Guess, dir: &Path, out: Output) -> Result<(), CliError> {
+fn check_files(
+    package: &Package,
+    guess: &guess::Guess,
+    dir: &Path,
+    installs: bool,
+    out: Output,
+) -> Result<(), CliError> {
     let family = guess::family_of(&guess.runtime)?;
+    install::check_program(family, &guess.handler, &package.paths, installs)?;
     let entries = entry_files(family, &guess.handler);
     if !entries.iter().any(|e| package.paths.contains(e))
         && let Some(entry) = entries.iter().find(|e| dir.join(e).is_file())
@@ -505,7 +539,7 @@ fn check_files(package: &Package, guess: &guess::Guess, dir: &Path, out: Output)
         return Ok(());
     }
     out.note(format_args!("left out by the ignore rules: {}", package.left_out.join(", ")));
-    if family == RuntimeId::Node && package.left_out.iter().any(|n| n == "node_modules/") {
+    if family == RuntimeId::Node && !installs && package.left_out.iter().any(|n| n == "node_modules/") {
         out.warning(format_args!(
             "node_modules/ is not in the package; add a line `!node_modules/` to {IGNORE_FILE} unless a layer has it"
         ));
@@ -525,10 +559,13 @@ fn show(
         let text = |t: &str| serde_json::Value::from(t).to_string();
         let changes: Vec<_> = deployed.changes.iter().map(|c| text(c)).collect();
         out.json(&format!(
-            r#"{{"Action":{},"Changes":[{}],"CodeSha256":{},"PublishedVersion":{},"Url":{},"Function":{}}}"#,
+            r#"{{"Action":{},"Changes":[{}],"CodeSha256":{},"Install":{},"PublishedVersion":{},"Url":{},"Function":{}}}"#,
             text(deployed.action),
             changes.join(","),
             text(&package.sha256),
+            deployed.installed.map_or("null".into(), |i| {
+                format!(r#"{{"Cached":{},"DurationMs":{}}}"#, i.cached, i.duration_ms)
+            }),
             published.map_or("null".into(), |(version, _)| text(version)),
             text(&url::address(context, &body.namespace, &body.function_name, url::DEFAULT)),
             function.raw
@@ -555,6 +592,7 @@ fn show(
         ["package".into(), package_text],
         ["status".into(), body.status.clone()],
     ];
+    rows.extend(deployed.installed.map(|i| ["dependencies".to_owned(), i.text()]));
     rows.extend(url::summary(context, body, url::DEFAULT).map(|url| ["url".to_owned(), url]));
     if let Some((version, new)) = published {
         let text = if *new { version.clone() } else { format!("{version} (the same already)") };

@@ -6,6 +6,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod forecast;
 pub mod functions;
+mod install;
 pub mod invoke;
 pub mod layers;
 pub mod logs;

@@ -89,6 +89,27 @@ pub struct UpArgs {
     /// How long streams and WebSockets on a service's old version may go on after an update, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS")]
     pub streams_after_update_s: Option<u64>,
+    /// Installs of dependencies at a time; 0: none are installed on the platform [default: 2]
+    #[arg(long, value_name = "N")]
+    pub install_concurrency: Option<usize>,
+    /// Memory of what runs in an install, in MB [default: 1024]
+    #[arg(long, value_name = "MB")]
+    pub install_memory_mb: Option<u64>,
+    /// What an install may write, in MB; held in memory besides [default: 2048]
+    #[arg(long, value_name = "MB")]
+    pub install_disk_mb: Option<u64>,
+    /// Longest install, in seconds [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    pub install_time_s: Option<u64>,
+    /// What the cache of installed dependencies may hold, in MB [default: 4096]
+    #[arg(long, value_name = "MB")]
+    pub install_cache_mb: Option<u64>,
+    /// Directory with pip.conf, npmrc, go.env and composer-auth.json for the installers
+    #[arg(long, value_name = "DIR")]
+    pub install_config: Option<PathBuf>,
+    /// Private ranges that installs may reach and functions may not, with commas between
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
+    pub install_allow: Option<Vec<Cidr>>,
 }
 
 impl UpArgs {
@@ -119,6 +140,13 @@ impl UpArgs {
             waiting_s: self.waiting_s,
             drain_s: self.drain_s,
             streams_after_update_s: self.streams_after_update_s,
+            install_concurrency: self.install_concurrency,
+            install_memory_mb: self.install_memory_mb,
+            install_disk_mb: self.install_disk_mb,
+            install_time_s: self.install_time_s,
+            install_cache_mb: self.install_cache_mb,
+            install_config: self.install_config,
+            install_allow: self.install_allow,
         }
     }
 }

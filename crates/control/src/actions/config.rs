@@ -242,6 +242,7 @@ pub fn defaults(
         service: None,
         mod_time_ms: now_ms,
         revision: 1,
+        source: None,
         shown_only: serde_json::Map::new(),
     }
 }

@@ -39,6 +39,7 @@ fn new_function(
         namespace,
         name,
         latest,
+        install: None,
         next_version: 1,
         reserved_mb: None,
         tags,
@@ -53,7 +54,7 @@ fn new_function(
 }
 
 /// `state` with new settings of `$LATEST`.
-fn with_latest(state: &FunctionState, mut latest: VersionConfig, now_ms: u64) -> FunctionState {
+pub(crate) fn with_latest(state: &FunctionState, mut latest: VersionConfig, now_ms: u64) -> FunctionState {
     let old = &state.record.latest;
     latest.revision = old.revision + u64::from(config::matters_to_instances(old, &latest));
     latest.mod_time_ms = now_ms;
@@ -62,6 +63,20 @@ fn with_latest(state: &FunctionState, mut latest: VersionConfig, now_ms: u64) ->
     record.latest = latest;
     record.mod_time_ms = now_ms;
     next
+}
+
+/// What a change of `$LATEST` is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Code,
+    Settings,
+}
+
+/// Notes whether dependencies are installed, for read actions and for the next code.
+fn set_install(latest: &mut VersionConfig, told: Option<bool>) {
+    if let Some(on) = told {
+        latest.shown_only.insert("InstallDependency".into(), if on { "TRUE" } else { "FALSE" }.into());
+    }
 }
 
 /// Puts what was given in its place.
@@ -77,14 +92,20 @@ async fn change_latest(
     namespace: &NamespaceName,
     name: &FunctionName,
     and_publish: bool,
+    change: Change,
     edit: impl FnOnce(&mut VersionConfig) -> Result<(), ApiError> + Send,
 ) -> Result<Answer, ApiError> {
     let decide = |state: &FunctionState| {
+        state.check_idle()?;
         let mut latest = state.record.latest.clone();
         edit(&mut latest)?;
         config::check_size(&latest.code, &latest.layers)?;
         latest.shown_only.extend(cx.shown.clone());
-        let next = with_latest(state, latest, cx.now_ms);
+        let mut next = with_latest(state, latest, cx.now_ms);
+        // A failed update is over with the next change; a failed creation only with code that works.
+        if change == Change::Code || state.check_serving().is_ok() {
+            Arc::make_mut(&mut next.record).install = None;
+        }
         let next = if and_publish { publish(&next, None, cx.now_ms)?.0 } else { next };
         Ok(Next::state(next, ()))
     };
@@ -114,6 +135,7 @@ impl Run for CreateFunction {
         let tags = config::tags(self.tags)?;
         let layers = config::layers(catalogue, self.layers.unwrap_or_default())?;
         let zip = packages::zip_of(self.code)?;
+        let install = switch(&self.install_dependency, "InstallDependency")?;
         if !catalogue.namespaces().contains_key(&namespace) {
             return Err(crate::catalogue::no_namespace(namespace.as_str()));
         }
@@ -139,8 +161,23 @@ impl Run for CreateFunction {
         latest.fork = fork;
         latest.service = service;
         latest.shown_only = cx.shown.clone();
-        let state = new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+        set_install(&mut latest, self.install_dependency.as_ref().map(|_| install));
+        let mut state =
+            new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
         let max = cx.control.options.functions_per_namespace_max;
+        if install && cx.control.installs.wants(&code.digest, runtime.1).await? {
+            let install = cx.control.installs.state(code, None, false, false);
+            Arc::make_mut(&mut state.record).install = Some(install);
+            let taken = taken();
+            return cx
+                .control
+                .installs
+                .begin(namespace, name, max, move |old| match old {
+                    Some(_) => Err(taken),
+                    None => Ok(state),
+                })
+                .await;
+        }
         catalogue
             .change_function(&namespace, &name, max, |old| match old {
                 Some(_) => Err(taken()),
@@ -173,9 +210,32 @@ impl Run for UpdateFunctionCode {
         }
         let zip = packages::zip_of(code)?;
         let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
-        change_latest(cx, &namespace, &name, and_publish, |latest| {
+        let told = match filled(&self.install_dependency) {
+            Some(_) => Some(switch(&self.install_dependency, "InstallDependency")?),
+            None => None,
+        };
+        let install = told.unwrap_or(latest.shown_only.get("InstallDependency").is_some_and(|on| on == "TRUE"));
+        if install && cx.control.installs.wants(&code.digest, latest.runtime).await? {
+            let (installs, shown, now_ms) = (cx.control.installs.clone(), cx.shown.clone(), cx.now_ms);
+            let missing = catalogue.no_function(namespace.as_str(), name.as_str());
+            let decide = move |old: Option<&FunctionState>| {
+                let mut next = old.ok_or(missing)?.clone();
+                next.check_idle()?;
+                let serving = next.check_serving().is_ok();
+                let record = Arc::make_mut(&mut next.record);
+                record.install = Some(installs.state(code, handler, and_publish, serving));
+                record.latest.shown_only.extend(shown);
+                set_install(&mut record.latest, told);
+                record.mod_time_ms = now_ms;
+                Ok(next)
+            };
+            return cx.control.installs.begin(namespace, name, 0, decide).await;
+        }
+        change_latest(cx, &namespace, &name, and_publish, Change::Code, |latest| {
             latest.code = code;
+            latest.source = None;
             set(&mut latest.handler, handler);
+            set_install(latest, told);
             Ok(())
         })
         .await
@@ -221,7 +281,12 @@ impl Run for UpdateFunctionConfiguration {
         }
         let layers = self.layers.map(|layers| config::layers(catalogue, layers)).transpose()?;
         let _layers = catalogue.protect(layers.iter().flatten().map(|l| l.code.digest));
-        change_latest(cx, &namespace, &name, and_publish, |latest| {
+        let told = match filled(&self.install_dependency) {
+            Some(_) => Some(switch(&self.install_dependency, "InstallDependency")?),
+            None => None,
+        };
+        change_latest(cx, &namespace, &name, and_publish, Change::Settings, |latest| {
+            set_install(latest, told);
             set(&mut latest.description, description);
             set(&mut latest.memory_mb, memory_mb);
             set(&mut latest.timeout_s, timeout_s);
@@ -253,8 +318,9 @@ impl Run for DeleteFunction {
             let missing = "ResourceNotFound.Qualifier";
             return super::versions::delete(cx, &namespace, &name, number, false, missing).await;
         }
-        let gone = Next { state: None, force: false, result: () };
-        cx.control.catalogue.change_existing(&namespace, &name, |_| Ok(gone)).await?;
+        let decide = |state: &FunctionState| Ok(Next { state: None, force: false, result: state.record.id.clone() });
+        let id = cx.control.catalogue.change_existing(&namespace, &name, decide).await?;
+        cx.control.installs.forget(&id);
         Ok(Answer::new())
     }
 }
@@ -277,6 +343,7 @@ impl Run for CopyFunction {
             return Err(ApiError::new("UnsupportedOperation.Region", message));
         }
         let source = existing(catalogue, &source_namespace, &source_name)?;
+        source.state.check_serving()?;
         let source = &source.state.record;
         let _code = catalogue.protect(digests_of(&source.latest));
         let mut latest = source.latest.clone();
@@ -307,7 +374,12 @@ impl Run for CopyFunction {
                     "FailedOperation.CopyFunction",
                     format!("Function `{name}` has another type, which cannot be changed."),
                 )),
-                Some(old) => Ok(Next::state(with_latest(old, latest, cx.now_ms), ())),
+                Some(old) => {
+                    old.check_idle()?;
+                    let mut next = with_latest(old, latest, cx.now_ms);
+                    Arc::make_mut(&mut next.record).install = None;
+                    Ok(Next::state(next, ()))
+                }
                 None => {
                     let state = new_function(id, target_namespace.clone(), name.clone(), latest, tags, cx.now_ms);
                     Ok(Next::state(state, ()))

@@ -4,6 +4,7 @@ pub(crate) mod aliases;
 pub(crate) mod common;
 pub(crate) mod config;
 pub(crate) mod functions;
+pub(crate) mod installs;
 pub(crate) mod invoke;
 pub(crate) mod layers;
 pub(crate) mod logs;
@@ -127,6 +128,7 @@ actions! {
         DeleteFunction,
         CopyFunction,
         GetFunctionAddress,
+        GetInstallLog,
         GetFunctionLogs,
         GetRequestStatus,
         PublishVersion,

@@ -1,7 +1,7 @@
 //! Reading functions: GetFunction, ListFunctions, GetFunctionAddress.
 
 use super::common::{Page, ascending, contains, filled, find, namespace, order_by, show_tags, switch};
-use super::{Answer, Cx, Run, packages, service, triggers};
+use super::{Answer, Cx, Run, installs, packages, service, triggers};
 use crate::api::requests::{Filter, GetFunction, GetFunctionAddress, ListFunctions};
 use crate::api::time;
 use crate::catalogue::{FunctionEntry, clip, no_namespace, no_version};
@@ -100,6 +100,10 @@ impl Run for GetFunction {
         match (fields, constant_fields()) {
             (Value::Object(mut fields), Value::Object(constant)) => {
                 fields.extend(constant);
+                fields.extend(installs::status_fields(record));
+                let code = installs::status(record).1;
+                fields.insert("CodeResult".into(), json!(if code.is_empty() { "success" } else { "failed" }));
+                fields.insert("CodeError".into(), json!(code));
                 fields.extend(config.service.iter().flat_map(service::show));
                 Ok(fields)
             }
@@ -108,15 +112,10 @@ impl Run for GetFunction {
     }
 }
 
-/// Fields that are the same for every function: it is always ready, and has nothing of what is not built.
+/// Fields that are the same for every function: it has nothing of what is not built.
 fn constant_fields() -> Value {
     json!({
-        "Status": "Active",
-        "StatusDesc": "",
-        "StatusReasons": [],
         "AvailableStatus": "Available",
-        "CodeResult": "success",
-        "CodeError": "",
         "ErrNo": 0,
         "IntranetConfig": {"IpFixed": "DISABLE", "IpAddress": []},
         "EipConfig": {"EipFixed": "FALSE", "Eips": []},
@@ -158,7 +157,7 @@ fn layers(cx: Cx<'_>, config: &VersionConfig) -> Value {
 fn passes(record: &FunctionRecord, filter: &Filter) -> Result<bool, ApiError> {
     let any = |value: &str| filter.values.iter().any(|v| v.eq_ignore_ascii_case(value));
     Ok(match filter.name.as_str() {
-        "Status" => any("Active"),
+        "Status" => any(installs::status(record).0),
         "Type" => any(service::type_name(record.latest.service.as_ref())),
         "Runtime" => any(&record.latest.runtime_name),
         "FunctionName" => filter.values.iter().any(|v| contains(record.name.as_str(), Some(v))),
@@ -221,7 +220,7 @@ impl Run for ListFunctions {
 
 fn summary(entry: &Arc<FunctionEntry>) -> Value {
     let record = &entry.state.record;
-    json!({
+    let mut summary = json!({
         "FunctionName": record.name,
         "FunctionId": record.id,
         "Namespace": record.namespace,
@@ -229,16 +228,17 @@ fn summary(entry: &Arc<FunctionEntry>) -> Value {
         "Description": record.latest.description,
         "AddTime": time::show(record.add_time_ms),
         "ModTime": time::show(record.mod_time_ms),
-        "Status": "Active",
-        "StatusDesc": "",
-        "StatusReasons": [],
         "Tags": show_tags(&record.tags),
         "Type": service::type_name(record.latest.service.as_ref()),
         "TotalProvisionedConcurrencyMem": entry.state.provisioned_mb(),
         "ReservedConcurrencyMem": record.reserved_mb.unwrap_or(0),
         "AsyncRunEnable": "FALSE",
         "TraceEnable": "FALSE",
-    })
+    });
+    if let Some(fields) = summary.as_object_mut() {
+        fields.extend(installs::status_fields(record));
+    }
+    summary
 }
 
 #[async_trait]
@@ -252,6 +252,7 @@ impl Run for GetFunctionAddress {
         Ok(Answer::from_iter([
             ("Url".to_owned(), json!(cx.control.links.url(cx.host, digest, cx.now_ms))),
             ("CodeSha256".to_owned(), json!(digest)),
+            ("SourceSha256".to_owned(), json!(shown.config.source.as_ref().map_or(digest, |source| &source.digest))),
         ]))
     }
 }

@@ -10,12 +10,14 @@ use mayfly_model::{ApiError, FunctionName, NamespaceName, Qualifier, VersionReco
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// `state` with `$LATEST` published as the next version. Errors: `LimitExceeded.FunctionVersions`.
+/// `state` with `$LATEST` published as the next version. Errors: `LimitExceeded.FunctionVersions`, `FailedOperation.FunctionStatusError`.
 pub fn publish(
     state: &FunctionState,
     description: Option<String>,
     now_ms: u64,
 ) -> Result<(FunctionState, Arc<VersionRecord>), ApiError> {
+    state.check_idle()?;
+    state.check_serving()?;
     if state.versions.len() >= limits::VERSIONS_MAX {
         let message = format!("The function has {} published versions, which is the limit.", limits::VERSIONS_MAX);
         return Err(ApiError::new("LimitExceeded.FunctionVersions", message));

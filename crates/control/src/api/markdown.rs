@@ -26,7 +26,9 @@ A field that is not listed is passed over. A value of the wrong type is `Invalid
 text, texts are converted by the field's type. `*` marks required fields.
 
 Functions are `Active` when the answer to a change arrives: changes take effect at once, running requests finish on the old code, and the
-next ones get the new. Times are in the time zone of the server.
+next ones get the new. Only where dependencies are installed (`InstallDependency`, see [dependencies.md](dependencies.md)) is a function `Creating` or
+`Updating` for a while, and `CreateFailed` or `UpdateFailed` when that does not succeed: then `StatusReasons` has the end of what the installer printed.
+Calls of a function that is being created, and changes of one that is being changed, are `FailedOperation.FunctionStatusError` meanwhile. Times are in the time zone of the server.
 ";
 
 /// The text of `docs/scf-compatibility.md`.

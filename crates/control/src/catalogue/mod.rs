@@ -187,6 +187,7 @@ impl Catalogue {
         let key: &dyn PairKey = &(namespace, function);
         let table = self.0.shards[shard_of(key)].functions.load();
         let Some(entry) = table.get(key) else { return Err(self.no_function(namespace, function)) };
+        entry.state.check_serving()?;
         entry
             .route(qualifier, routing_key, random)
             .ok_or_else(|| no_version("ResourceNotFound.Qualifier", function, qualifier))
@@ -209,6 +210,17 @@ impl Catalogue {
         for shard in &self.0.shards {
             let table = shard.functions.load();
             found.extend(table.iter().filter(|(key, _)| key.namespace == *namespace).map(|(_, entry)| entry.clone()));
+        }
+        found
+    }
+
+    /// Functions whose install has not ended.
+    pub fn installing(&self) -> Vec<Arc<FunctionEntry>> {
+        let mut found = Vec::new();
+        for shard in &self.0.shards {
+            let table = shard.functions.load();
+            let running = |e: &&Arc<FunctionEntry>| e.state.check_idle().is_err();
+            found.extend(table.values().filter(running).cloned());
         }
         found
     }

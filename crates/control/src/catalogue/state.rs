@@ -2,8 +2,8 @@
 
 use super::urls::Urls;
 use mayfly_model::{
-    AliasName, AliasRecord, Digest, FunctionRecord, ProvisionedConfig, Qualifier, VersionConfig, VersionKey,
-    VersionMatch, VersionRecord, VersionSpec,
+    AliasName, AliasRecord, ApiError, Digest, FunctionRecord, InstallState, ProvisionedConfig, Qualifier,
+    VersionConfig, VersionKey, VersionMatch, VersionRecord, VersionSpec,
 };
 use mayfly_plan::route::{Choice, choose};
 use std::any::Any;
@@ -53,13 +53,47 @@ impl FunctionState {
     /// The digests of code and layers of every version.
     pub fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
         let configs = std::iter::once(&self.record.latest).chain(self.versions.values().map(|v| &v.config));
-        configs.flat_map(digests_of)
+        let waiting = self.record.install.iter().map(|install| install.source.digest);
+        configs.flat_map(digests_of).chain(waiting)
+    }
+
+    /// Why nobody may be sent to it: its first install has not ended, or has failed. Errors: `FailedOperation.FunctionStatusError`.
+    pub fn check_serving(&self) -> Result<(), ApiError> {
+        match &self.record.install {
+            Some(install) if !install.serving => Err(self.status_error(install)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it cannot be changed now: an install is under way. Errors: `FailedOperation.FunctionStatusError`.
+    pub fn check_idle(&self) -> Result<(), ApiError> {
+        match &self.record.install {
+            Some(install) if install.is_running() => Err(self.status_error(install)),
+            _ => Ok(()),
+        }
+    }
+
+    fn status_error(&self, install: &InstallState) -> ApiError {
+        let name = &self.record.name;
+        let message = match (&install.failed, install.serving) {
+            (None, false) => format!(
+                "Function `{name}` is being created: its dependencies are being installed. Try again when its Status is Active."
+            ),
+            (None, true) => format!(
+                "Function `{name}` is being updated: its dependencies are being installed. Try again when its Status is Active."
+            ),
+            (Some(_), _) => format!(
+                "Function `{name}` could not be created: its dependencies could not be installed (StatusReasons of GetFunction tells why). Update its code, or delete it."
+            ),
+        };
+        ApiError::new("FailedOperation.FunctionStatusError", message)
     }
 }
 
 /// The digests of a version's code and layers.
 pub fn digests_of(config: &VersionConfig) -> impl Iterator<Item = Digest> + '_ {
-    std::iter::once(config.code.digest).chain(config.layers.iter().map(|l| l.code.digest))
+    let packages = std::iter::once(&config.code).chain(&config.source);
+    packages.map(|code| code.digest).chain(config.layers.iter().map(|l| l.code.digest))
 }
 
 /// Every version that an alias may lead to, the main one first.

@@ -76,6 +76,7 @@ impl Catalogue {
         let key: &dyn PairKey = &(namespace, function);
         let table = self.0.shards[shard_of(key)].functions.load();
         let Some(entry) = table.get(key) else { return Err(self.no_function(namespace, function)) };
+        entry.state.check_serving()?;
         // `01` would name version 1 past the trigger that stands under `1`.
         let target = match qualifier.starts_with('0') {
             true => None,

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, InvokeRequest, Invoker, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState,
-    RouteChange, RouteTarget, ids,
+    Call, Control, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink, LogError,
+    LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, ids,
 };
-use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, Status};
+use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status};
 use mayfly_sign::{Params, Style, Verified};
 use mayfly_store::{EventLimits, MemoryBlobs, MemoryEvents, MemoryMeta};
 use parking_lot::Mutex;
@@ -81,6 +81,50 @@ impl Logs for FakeLogs {
     }
 
     async fn written(&self) {}
+}
+
+/// Installs what `requirements.txt` says: `ok` puts a file into the package, `slow` never ends, anything else fails.
+pub struct FakeInstaller;
+
+#[async_trait]
+impl Installer for FakeInstaller {
+    fn wants(&self, zip: &[u8], runtime: RuntimeId) -> bool {
+        runtime == RuntimeId::Python && text_of(zip, "requirements.txt").is_some()
+    }
+
+    async fn install(&self, job: InstallJob, line: LineSink) -> Result<Installed, InstallError> {
+        let wanted = text_of(&job.zip, "requirements.txt").unwrap_or_default();
+        line(&format!("asked for {wanted}"));
+        match wanted.as_str() {
+            "ok" => {
+                let zip = bytes::Bytes::from(package_of(&[("installed.py", "made"), ("index.py", "new")]));
+                Ok(Installed { zip: Some(zip), unpacked_bytes: 7, cached: false })
+            }
+            "slow" => std::future::pending().await,
+            other => Err(InstallError::Failed(format!("no such requirement: {other}\nlast line"))),
+        }
+    }
+}
+
+/// A zip of these files.
+pub fn package_of(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, text) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+pub fn base64_of(bytes: &[u8]) -> String {
+    base64::prelude::BASE64_STANDARD.encode(bytes)
+}
+
+fn text_of(zip: &[u8], name: &str) -> Option<String> {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip)).ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut archive.by_name(name).ok()?, &mut text).ok()?;
+    Some(text)
 }
 
 type Script = Box<dyn FnMut(&RouteTarget, &InvokeRequest) -> (Status, String, Duration) + Send>;
@@ -202,6 +246,7 @@ impl Platform {
             events: Arc::new(event_log.clone()),
             invoker: invoker.clone(),
             logs: logs.clone(),
+            installer: Some(Arc::new(FakeInstaller)),
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();

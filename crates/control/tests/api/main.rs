@@ -6,6 +6,7 @@ mod events;
 mod functions;
 mod harness;
 mod http;
+mod installs;
 mod invocations;
 mod layers;
 mod logs;

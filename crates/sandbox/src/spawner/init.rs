@@ -117,6 +117,7 @@ impl Init {
                 }
                 Ok(Vec::new())
             }
+            InitRequest::Workspace { bytes, files_max } => workspace(bytes, files_max),
             InitRequest::NoEgress => net::take_down_inside().map(|()| Vec::new()),
             InitRequest::Launch { argv, environment, cwd } => self.launch(&argv, &environment, &cwd, fds),
             InitRequest::Nest => nest(fds),
@@ -282,6 +283,15 @@ fn mount_private(root: &Path) -> io::Result<()> {
         sys::mount(c"proc", &root.join("proc"), c"proc", proc_flags, c"hidepid=invisible")
             .or_else(|_| sys::mount(c"proc", &root.join("proc"), c"proc", proc_flags, c"")),
     )
+}
+
+/// Gives `/tmp` another size, and opens it.
+fn workspace(bytes: u64, files_max: u32) -> io::Result<Named> {
+    let flags = libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV;
+    let size = CString::new(format!("size={bytes},nr_inodes={files_max}")).expect("digits hold no NUL");
+    step("size of /tmp", sys::mount(c"tmpfs", Path::new("/tmp"), c"tmpfs", flags, &size))?;
+    let tmp = step("/tmp", std::fs::File::open("/tmp"))?;
+    Ok(vec![("workspace".to_owned(), tmp.into())])
 }
 
 /// What a process in here may do with files, whatever their owner and mode: read and run everything visible, write below `/tmp`

@@ -230,10 +230,13 @@ impl Spawner {
     fn handle(&mut self, seq: u64, request: Request) -> io::Result<Option<Named>> {
         match request {
             Request::Prepare { shell, runtime } => self.prepare(shell, &runtime).map(Some),
-            Request::Bind { shell, binding } => {
+            Request::Bind { shell, binding, workspace } => {
                 let shell = self.shells.get_mut(&shell).ok_or_else(unknown)?;
                 shell.bind(&binding)?;
-                Ok(Some(Named::new()))
+                match workspace {
+                    Some(workspace) => shell.become_workspace(&binding, workspace, self.network.as_mut()).map(Some),
+                    None => Ok(Some(Named::new())),
+                }
             }
             Request::Launch { shell, argv, environment } => {
                 self.shells.get_mut(&shell).ok_or_else(unknown)?.launch_user_program(argv, environment)?;

@@ -4,7 +4,7 @@ use super::{Named, TRUSTED_STEP, init, pid_of, zygote::Zygote};
 use crate::cgroup::{Group, Parent};
 use crate::net::Network;
 use crate::sys;
-use crate::wire::{Binding, InitReply, InitRequest, Mount};
+use crate::wire::{Binding, InitReply, InitRequest, Mount, Workspace};
 use mayfly_model::limits;
 use serde_json::json;
 use std::ffi::CString;
@@ -30,6 +30,9 @@ const ANSWERS_AT_ONCE_MAX: usize = 64;
 
 /// What each living fork adds to its template's memory limit, in MB.
 const FORK_ALLOWANCE_MB: u64 = 1;
+
+/// A sandbox in which something is built gets the CPU share of a function of this size, in MB, at most.
+const WORKSPACE_SHARE_MB: u32 = 256;
 
 /// A sandbox beside a template's whose init has been asked for and has not come yet.
 struct Nesting {
@@ -343,6 +346,31 @@ impl Shell {
             self.ask(&InitRequest::NoEgress, &[])?;
         }
         Ok(())
+    }
+
+    /// Gives this sandbox, bound already, the limits of one in which something is built. Returns its `/tmp`.
+    pub fn become_workspace(
+        &mut self,
+        binding: &Binding,
+        workspace: Workspace,
+        network: Option<&mut Network>,
+    ) -> io::Result<Named> {
+        if self.forker.is_some() || self.output_writer.is_none() {
+            return Err(io::Error::other("only a sandbox in which nothing runs can be built in"));
+        }
+        let memory_mb = u64::from(binding.memory_mb) + u64::from(workspace.disk_mb);
+        // What is built can wait; calls cannot.
+        self.group.limit(memory_mb << 20, binding.memory_mb.min(WORKSPACE_SHARE_MB))?;
+        self.group.limit_pids(workspace.pids_max)?;
+        if binding.egress
+            && let (Some(network), Some(index)) = (network, self.link)
+        {
+            network.open_to_builds(index)?;
+        }
+        let bytes = u64::from(workspace.disk_mb) << 20;
+        let named = self.ask(&InitRequest::Workspace { bytes, files_max: workspace.files_max }, &[])?;
+        let fd = named.into_iter().find(|(name, _)| name == "workspace").map(|(_, fd)| fd);
+        Ok(vec![("workspace", fd.ok_or_else(|| io::Error::other("the sandbox did not hand over its /tmp"))?)])
     }
 
     /// Sets this template's memory limit by its living forks. A page that the template writes to after a fork is copied for it, while the

@@ -251,6 +251,11 @@ impl Refused {
                 Status::FUNCTION_NOT_FOUND,
                 "A function's URL is /fn/<namespace>/<function>/".to_owned(),
             ),
+            // A visitor learns no more than that.
+            Self::NoFunction(error) if error.code == "FailedOperation.FunctionStatusError" => {
+                let message = "The function is being deployed, or could not be".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, Status::FUNCTION_STATUS, message)
+            }
             Self::NoFunction(error) => (StatusCode::NOT_FOUND, Status::FUNCTION_NOT_FOUND, error.message.to_string()),
             Self::Unsigned(why) => (StatusCode::UNAUTHORIZED, Status(401), why),
             Self::TooLarge => (

@@ -18,7 +18,7 @@ const SOURCE: Treatment =
     Refused { code: "UnsupportedOperation", when: "other than `ZipFile` or `Inline`", test: not_zip, why: NO_COS };
 
 wire! {
-    /// Creates a function. It is `Active` when the answer arrives.
+    /// Creates a function. It is `Active` when the answer arrives, unless dependencies are to be installed: then it is `Creating` until they are.
     struct CreateFunction {
         function_name "FunctionName": String => Honoured, "2–60 characters: letters, digits, `-`, `_`; a letter first, no `-` or `_` last";
         code "Code": Code => Honoured, "exactly one source";
@@ -31,7 +31,7 @@ wire! {
         vpc_config "VpcConfig": Option<VpcConfig> => refused("UnsupportedOperation.VpcConfig", NO_VPC), "VPC attachment";
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         role "Role": Option<String> => Shown(ROLE), "role whose temporary keys reach the code";
-        install_dependency "InstallDependency": Option<String> => Shown(INSTALL), "install npm dependencies on the server";
+        install_dependency "InstallDependency": Option<String> => Honoured, INSTALL;
         cls_logset_id "ClsLogsetId": Option<String> => Shown(CLS), "CLS logset";
         cls_topic_id "ClsTopicId": Option<String> => Shown(CLS), "CLS topic";
         kind "Type": Option<String> => Honoured, "`Event` (default), or `HTTP`: `scf_bootstrap` in the package starts a server that listens on port 9000";
@@ -70,7 +70,7 @@ wire! {
         zip_file "ZipFile": Option<String> => Honoured, "the package: a zip in base64, at most 50 MB (SCF: 20 MB)";
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         cos_bucket_region "CosBucketRegion": Option<String> => refused("UnsupportedOperation.Cos", NO_COS), "region of the bucket";
-        install_dependency "InstallDependency": Option<String> => Shown(INSTALL), "install npm dependencies on the server";
+        install_dependency "InstallDependency": Option<String> => Honoured, INSTALL_AGAIN;
         env_id "EnvId": Option<String> => Shown("the functions of a CloudBase environment live in the namespace of its name; the field changes nothing and no read action of SCF shows it"), "CloudBase environment";
         publish "Publish": Option<String> => Honoured, "`TRUE`: also publish a version";
         code "Code": Option<Code> => Honoured, "in place of the flat fields";
@@ -89,7 +89,7 @@ wire! {
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         vpc_config "VpcConfig": Option<VpcConfig> => refused("UnsupportedOperation.VpcConfig", NO_VPC), "VPC attachment";
         role "Role": Option<String> => Shown(ROLE), "role whose temporary keys reach the code";
-        install_dependency "InstallDependency": Option<String> => Shown(INSTALL), "install npm dependencies on the server";
+        install_dependency "InstallDependency": Option<String> => Honoured, "what the next UpdateFunctionCode does that does not say; nothing is installed now";
         cls_logset_id "ClsLogsetId": Option<String> => Shown(CLS), "CLS logset";
         cls_topic_id "ClsTopicId": Option<String> => Shown(CLS), "CLS topic";
         publish "Publish": Option<String> => Honoured, "`TRUE`: also publish a version";
@@ -151,7 +151,16 @@ wire! {
         copy_configuration "CopyConfiguration": Option<bool> => Honoured, "copy the settings too; default true. False: the defaults of a new function";
     }
 
-    /// Gives a download URL of the package, good for ten minutes.
+    /// Tells how the latest install of a function's dependencies goes: what the installer prints, and how it ended. Mayfly's own action. Answers with `Status`
+    /// (as GetFunction), `Lines`, `NextOffset` (for the next call), `Cached`, `DurationMs`. What was printed is kept in memory: it is gone after a restart.
+    struct GetInstallLog {
+        function_name "FunctionName": String => Own, FUNCTION_NAME;
+        namespace "Namespace": Option<String> => Own, NAMESPACE;
+        offset "Offset": Option<i64> => Own, "number of the first line wanted; default 0";
+    }
+
+    /// Gives a download URL of the package, good for ten minutes. With installed dependencies it is the package that has them; `SourceSha256` (Mayfly's
+    /// own) is that of the package as it was uploaded.
     struct GetFunctionAddress {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
         qualifier "Qualifier": Option<String> => Honoured, "version or alias; default `$LATEST`";

@@ -48,7 +48,7 @@ pub const NOT_BUILT: &[(&str, &str)] = &[
 ];
 
 /// Actions that are Mayfly's own.
-pub const OWN: &[&str] = &["PutFunctionScaling", "GetForecast", "ListDemand"];
+pub const OWN: &[&str] = &["PutFunctionScaling", "GetForecast", "ListDemand", "GetInstallLog"];
 
 /// Refuses any content: the whole field belongs to something that is not built.
 const fn refused(code: &'static str, why: &'static str) -> Treatment {
@@ -76,7 +76,8 @@ const NO_NODE: &str = "there are no GPU nodes";
 
 const ROLE: &str = "no temporary keys are issued, so none reach the code";
 const CLS: &str = "logs are kept by this platform and read with GetFunctionLogs";
-const INSTALL: &str = "nothing is installed on the server: put the dependencies into the package or a layer";
+const INSTALL: &str = "`TRUE`: what requirements.txt, package.json, composer.json or go.mod names is installed on the server (SCF: Node.js only); default FALSE";
+const INSTALL_AGAIN: &str = "as in CreateFunction; absent: as the function was told before";
 const DNS: &str = "names are resolved by the host's resolver, cached or not";
 const DISK: &str = "`/tmp` has 512 MB";
 
