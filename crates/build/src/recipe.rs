@@ -128,7 +128,7 @@ impl Machine {
         let mut environment: Vec<String> = options
             .environment
             .iter()
-            .filter(|(name, value)| is_passed(name) && !value.contains('\0'))
+            .filter(|(name, value)| is_passed(name) && is_visible(value) && !value.contains('\0'))
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let mut config = Vec::new();
@@ -157,6 +157,12 @@ impl Machine {
             ))
         })
     }
+}
+
+/// False for a path of the host that sandboxes do not see.
+fn is_visible(value: &str) -> bool {
+    const SEEN: [&str; 4] = ["/usr/", "/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki/tls/certs"];
+    !value.starts_with('/') || SEEN.iter().any(|seen| value.starts_with(seen))
 }
 
 fn is_passed(name: &str) -> bool {

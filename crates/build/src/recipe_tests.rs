@@ -127,6 +127,7 @@ fn settings_pass_and_the_rest_of_the_environment_does_not() {
     ] {
         assert!(is_passed(passed), "{passed}");
     }
+    assert!(is_visible("https://example.com") && is_visible("/etc/ssl/certs/ca.crt") && !is_visible("/opt/wheels"));
     for withheld in [
         "PATH",
         "HOME",

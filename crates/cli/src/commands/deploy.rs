@@ -471,7 +471,13 @@ fn wait_active(context: &Context, get: &GetFunction) -> Result<Answer<Function>,
             let why = if why.is_empty() { function.status_desc.clone() } else { why.join("\n") };
             let code = function.status.clone();
             return Err(CliError::new(Kind::Api(code), format!("the function is in the state {}", function.status))
-                .details(why));
+                .details(why)
+                .hint(match function.status.as_str() {
+                    "UpdateFailed" => {
+                        "the code that was there before still serves; correct the package and deploy again"
+                    }
+                    _ => "correct the package and deploy again",
+                }));
         }
         if Instant::now() >= deadline {
             let message =
