@@ -54,7 +54,9 @@ pub enum CertError {
     #[error("the chain has more than {CHAIN_MAX} certificates")]
     LongChain,
     /// Key and certificate are no pair.
-    #[error("the private key does not belong to the first certificate; a chain begins with the server's own certificate")]
+    #[error(
+        "the private key does not belong to the first certificate; a chain begins with the server's own certificate"
+    )]
     Mismatch,
 }
 
@@ -277,8 +279,7 @@ mod tests {
         assert_eq!(error(&certificate, &key.repeat(1000)), CertError::TooLarge { what: "private key" });
         let new_form = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         assert_eq!(error(&certificate, &new_form), CertError::EncryptedKey);
-        let old_form =
-            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        let old_form = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
         assert_eq!(error(&certificate, old_form), CertError::EncryptedKey);
         let cut = &certificate[..certificate.len() - 60];
         assert!(matches!(error(cut, &key), CertError::Damaged { what: "certificate", .. }), "{:?}", error(cut, &key));

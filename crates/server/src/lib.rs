@@ -10,6 +10,7 @@ mod logs;
 mod prepare;
 mod provisioned;
 mod runtimes;
+mod tls;
 mod url;
 
 pub use data::Keys;
@@ -47,6 +48,7 @@ const COLLECT_AGE: Duration = Duration::from_secs(600);
 /// A running platform.
 pub struct Platform {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     keys: Keys,
     backend: ProcessBackend,
     node: Node,
@@ -72,8 +74,9 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{} after {} ms (secret id {}; keys in {})",
+        "mayfly is ready on http://{}{} after {} ms (secret id {}; keys in {})",
         platform.address(),
+        platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
         platform.keys().secret_id,
         platform.keys().source,
@@ -121,7 +124,7 @@ impl Platform {
             Gateway::bind(options.listen, gateway_limits(&options)),
             open_stores(&data, &options),
         );
-        let (backend, gateway, stores) = (backend?, gateway?, stores?);
+        let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
         for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
             tracing::warn!("{warning}; `mayfly doctor` tells more");
         }
@@ -149,6 +152,7 @@ impl Platform {
         };
         let control_options = ControlOptions {
             region: options.region.clone(),
+            domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
             account_mb: ceiling(&options),
             ..ControlOptions::default()
@@ -158,16 +162,20 @@ impl Platform {
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));
         }
-        let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone());
-
         let shutdown = Shutdown::new();
-        let address = gateway.local_addr();
+        let mut tasks = Vec::new();
+        if let Some(address) = options.tls_listen {
+            let certificates = tls::Certificates::new(control.clone(), tls_files(&options))?;
+            gateway.listen_tls(address, mayfly_cert::server_config(Arc::clone(&certificates) as _)).await?;
+            tasks.push(tokio::spawn(certificates.watch(SystemClock, shutdown.child())));
+        }
+        let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
+        let tls_port = tls_address.map(|address| address.port());
+        let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
         let service =
             Arc::new(http::Front::new(control.clone(), node.clone(), metrics, &keys, ceiling(&options), urls));
-        let mut tasks = vec![
-            tokio::spawn(tend(node.clone(), invoker, shutdown.child())),
-            tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
-        ];
+        tasks.push(tokio::spawn(tend(node.clone(), invoker, shutdown.child())));
+        tasks.push(tokio::spawn(collect(control.clone(), stores.code, shutdown.child())));
         if let Some(ahead) = ahead::Ahead::new(options.forecast) {
             tasks.push(tokio::spawn(ahead.run(node.clone(), Arc::new(SystemClock), shutdown.child())));
         }
@@ -182,12 +190,30 @@ impl Platform {
         }));
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
-        Ok(Self { address, keys, backend, node, control, log_store, shutdown, drain, service, tasks, _data: data })
+        Ok(Self {
+            address,
+            tls_address,
+            keys,
+            backend,
+            node,
+            control,
+            log_store,
+            shutdown,
+            drain,
+            service,
+            tasks,
+            _data: data,
+        })
     }
 
     /// The address that the API listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that it listens on for TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// The root key pair.
@@ -276,6 +302,12 @@ fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<Stri
         app_id: options.app_id.to_string(),
         uin: options.uin.to_string(),
     }
+}
+
+/// The files of the platform's own certificate.
+fn tls_files(options: &PlatformOptions) -> Option<tls::Files> {
+    let set = |path: &PathBuf| Some(path.clone()).filter(|p| !p.as_os_str().is_empty());
+    Some(tls::Files { certificate: set(&options.tls_cert)?, key: set(&options.tls_key)? })
 }
 
 fn gateway_limits(options: &PlatformOptions) -> GatewayLimits {
