@@ -67,6 +67,12 @@ macro_rules! from_text_by_from_str {
 
 from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, u64, usize);
 
+impl FromText for Option<SocketAddr> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        SocketAddr::from_text(text).map(Some)
+    }
+}
+
 impl FromText for Vec<Cidr> {
     fn from_text(text: &str) -> Result<Self, String> {
         text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Cidr::from_text).collect()
@@ -143,6 +149,12 @@ options! {
     data: PathBuf = PathBuf::from("/var/lib/mayfly");
     /// Address that the API listens on.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8700));
+    /// Address that is listened on for TLS too, with the same API and URLs. Empty in the environment: none.
+    tls_listen: Option<SocketAddr> = None;
+    /// File with the certificate chain for the platform's own names (PEM). Read again when it changes. Custom domains bring their own.
+    tls_cert: PathBuf = PathBuf::new();
+    /// File with the private key of `tls_cert` (PEM, not encrypted).
+    tls_key: PathBuf = PathBuf::new();
     /// Functions also have URLs by host: `http://<function>.<namespace>.<domain>/`. Names below `localhost` lead to this machine by themselves.
     domain: String = "fn.localhost".into();
     /// Level of the platform's own log lines: `error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,mayfly_node=debug`.
@@ -349,6 +361,18 @@ impl PlatformOptions {
         }
         between("park", self.park, 0, 10_000)?;
         between("keep_alive_s", self.keep_alive_s, 0, 7 * 86_400)?;
+        let given = |path: &Path| !path.as_os_str().is_empty();
+        match (given(&self.tls_cert), given(&self.tls_key)) {
+            (true, false) => return range("tls_key", "is missing: a certificate (`tls_cert`) needs its key".into()),
+            (false, true) => return range("tls_cert", "is missing: a key (`tls_key`) needs its certificate".into()),
+            (true, true) if self.tls_listen.is_none() => {
+                return range("tls_listen", "is missing: a certificate is of use only with an address for TLS".into());
+            }
+            _ => {}
+        }
+        if self.tls_listen.is_some_and(|address| address == self.listen && address.port() != 0) {
+            return range("tls_listen", format!("is {} like `listen`; each needs its own port", self.listen));
+        }
         let label = |l: &str| {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')

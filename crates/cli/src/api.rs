@@ -161,6 +161,29 @@ actions! {
     ListLayerVersions -> LayerVersions { layer_name: String }
     /// Deletes a version of a layer.
     DeleteLayerVersion -> Nothing { layer_name: String, layer_version: u64 }
+    /// Binds a domain.
+    CreateCustomDomain -> Nothing {
+        domain: String, protocol: String, endpoints_config: Vec<Endpoint>, cert_config: Option<CertConf>,
+    }
+    /// Changes a domain.
+    UpdateCustomDomain -> Nothing {
+        domain: String, protocol: Option<String>, endpoints_config: Option<Vec<Endpoint>>,
+        cert_config: Option<CertConf>,
+    }
+    /// Shows a domain.
+    GetCustomDomain -> Domain { domain: String }
+    /// Lists domains.
+    ListCustomDomains -> Domains { offset: u64, limit: u64, order: String, filters: Vec<Filter> }
+    /// Deletes a domain.
+    DeleteCustomDomain -> Nothing { domain: String }
+    /// Stores a certificate and its key.
+    PutCertificate -> Certificate {
+        certificate_id: String, certificate_public_key: String, certificate_private_key: String,
+    }
+    /// Lists certificates.
+    ListCertificates -> Certificates { offset: u64, limit: u64 }
+    /// Deletes a certificate.
+    DeleteCertificate -> Nothing { certificate_id: String }
 }
 
 /// Re-points an alias; it takes the fields of [`CreateAlias`].
@@ -285,6 +308,27 @@ objects! {
     LayerVersion {
         layer_name: String, layer_version: u64, description: String, compatible_runtimes: Vec<String>,
         add_time: String, status: String, code_sha256: String,
+    }
+    /// A page of domains.
+    Domains { domains: Vec<Domain>, total: u64 }
+    /// A domain.
+    Domain { domain: String, protocol: String, endpoints_config: Vec<Endpoint>, cert_config: CertConf }
+    /// Who answers some paths of a domain.
+    Endpoint {
+        namespace: String, function_name: String, qualifier: String, path_match: String, path_rewrite: Vec<PathRewrite>,
+    }
+    /// How a path is written anew.
+    PathRewrite { path: String, kind = "Type": String, rewrite: String }
+    /// The certificate of a domain.
+    CertConf { certificate_id: String }
+    /// What a list is filtered by.
+    Filter { name: String, values: Vec<String> }
+    /// A page of certificates.
+    Certificates { certificates: Vec<Certificate>, total_count: u64 }
+    /// A certificate, without its key.
+    Certificate {
+        certificate_id: String, subject_alt_name: Vec<String>, cert_begin_time: String, cert_end_time: String,
+        status: String, domains: Vec<String>,
     }
 }
 

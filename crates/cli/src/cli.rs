@@ -1,8 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
 use crate::commands::{
-    alias, demand, deploy, doctor, forecast, functions, invoke, layers, logs, namespaces, scale, simulate, up, url,
-    versions, why,
+    alias, cert, demand, deploy, doctor, domain, forecast, functions, invoke, layers, logs, namespaces, scale,
+    simulate, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -88,6 +88,10 @@ pub enum Command {
     Get(functions::GetArgs),
     /// Show a function's URL, or change who may call it
     Url(url::UrlArgs),
+    /// Hosts of your own that lead to functions
+    Domain(domain::DomainArgs),
+    /// Certificates for domains
+    Cert(cert::CertArgs),
     /// Show or change a function's environment variables
     Env(functions::EnvArgs),
     /// Delete a function, or one version of it

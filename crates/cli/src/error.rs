@@ -123,6 +123,7 @@ pub fn api_hint(code: &str) -> &'static str {
         ("ResourceNotFound.LayerVersion", "`mayfly layers ls NAME` shows the versions of a layer"),
         ("ResourceInUse.Namespace", "`mayfly ls --namespace NAME` shows what is in it, `mayfly rm` removes it"),
         ("UnsupportedOperation.AliasBind", "`mayfly alias ls NAME` shows the aliases; point them elsewhere first"),
+        ("FailedOperation.Domain.UnExist", "`mayfly domain ls` shows the domains"),
         ("InternalError", "the platform's own log says why"),
         ("RequestLimitExceeded", "wait a moment and try again"),
     ];

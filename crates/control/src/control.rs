@@ -4,7 +4,7 @@ use crate::actions::invoke::{self, Kind};
 use crate::actions::packages::Links;
 use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
-use crate::catalogue::{Catalogue, LoadError, RouteTarget, UrlRoute, clip};
+use crate::catalogue::{Catalogue, DomainEntry, LoadError, RouteTarget, UrlRoute, clip};
 use crate::events::{EventConcurrency, Events};
 use crate::installs::Installs;
 use crate::ports::{Installer, Invoker, Logs};
@@ -29,6 +29,8 @@ pub const API_VERSION: &str = "2018-04-16";
 pub struct Options {
     /// The region that this platform says it is.
     pub region: String,
+    /// Hosts below it are functions' own URLs; custom domains are none of them. In lower case.
+    pub domain: String,
     /// Namespaces that may exist.
     pub namespaces_max: usize,
     /// Functions that a namespace may have.
@@ -47,6 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             region: "ap-guangzhou".into(),
+            domain: "fn.localhost".into(),
             namespaces_max: limits::NAMESPACES_MAX,
             functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
@@ -147,6 +150,11 @@ impl Control {
     /// anew with each call.
     pub fn resolve_url(&self, namespace: &str, function: &str, qualifier: Option<&str>) -> Result<UrlRoute, ApiError> {
         self.0.catalogue.resolve_url(namespace, function, qualifier, crate::ids::random_unit())
+    }
+
+    /// A custom domain by its host, in ASCII and lower case.
+    pub fn domain(&self, host: &str) -> Option<Arc<DomainEntry>> {
+        self.0.catalogue.domain(host)
     }
 
     /// The orders to keep instances ready, as they are stored: for whoever keeps them, at the start. Later ones come as

@@ -10,6 +10,7 @@
 //!   goes away (the connection is read again only after the answer). Only a shutdown whose drain time is over drops it.
 //! - Requests for which [`Service::streams`] says so are different: the service gets them with their head, bodies stream both ways in
 //!   constant memory, the connection may be upgraded, and a client that goes away takes its request with it.
+//! - With [`Gateway::listen_tls`] the same is spoken over TLS on a second address; ALPN says whether it is HTTP/2.
 //! - HTTP/2 without TLS is spoken with clients that begin with its preface (gRPC does).
 
 mod answer;
@@ -21,6 +22,7 @@ mod limits;
 mod listener;
 mod service;
 mod stats;
+mod tls;
 
 pub use limits::GatewayLimits;
 pub use listener::{BindError, Drained, Gateway};

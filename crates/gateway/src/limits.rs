@@ -7,6 +7,10 @@ use std::time::Duration;
 pub struct GatewayLimits {
     /// Most connections at a time; further ones are answered 503 and closed.
     pub connections_max: usize,
+    /// From the acceptance of a TLS connection to the end of its handshake; then it is closed.
+    pub handshake_time: Duration,
+    /// TLS handshakes at a time; further connections are closed.
+    pub handshakes_max: usize,
     /// Largest request line and headers together, in bytes (answered 431).
     pub header_bytes_max: usize,
     /// Most headers of a request (answered 431).
@@ -38,6 +42,8 @@ impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            handshake_time: Duration::from_secs(10),
+            handshakes_max: 4096,
             header_bytes_max: 64 * 1024,
             headers_max: 100,
             header_time: Duration::from_secs(15),

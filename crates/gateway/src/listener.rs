@@ -18,7 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mayfly_base::loops::Roaming;
 use mayfly_base::{EventLoops, Gate, Shutdown};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +32,14 @@ use crate::http2;
 use crate::limits::GatewayLimits;
 use crate::service::{HttpRequest, HttpResponse, Service, StreamRequest};
 use crate::stats::{GatewayStats, bump};
+use crate::tls::TlsDoor;
 
 /// How long to wait after `accept` failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are being told 503 at a time; beyond it they are closed without a word.
 const REFUSALS_MAX: usize = 64;
 /// How long a client may take to read its 503.
-const REFUSAL_TIME: Duration = Duration::from_secs(1);
+pub(crate) const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +62,16 @@ pub struct Drained {
 pub struct Gateway {
     listener: TcpListener,
     local: SocketAddr,
+    secure: Option<(TcpListener, SocketAddr, Arc<ServerConfig>)>,
     limits: GatewayLimits,
     stats: Arc<GatewayStats>,
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let err = |source| BindError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(err)?;
+    let local = listener.local_addr().map_err(err)?;
+    Ok((listener, local))
 }
 
 impl Gateway {
@@ -71,10 +81,23 @@ impl Gateway {
     /// # Errors
     /// [`BindError`] when the address is taken, not ours, or not allowed.
     pub async fn bind(address: SocketAddr, limits: GatewayLimits) -> Result<Self, BindError> {
-        let err = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(err)?;
-        let local = listener.local_addr().map_err(err)?;
-        Ok(Self { listener, local, limits, stats: Arc::default() })
+        let (listener, local) = listen(address).await?;
+        Ok(Self { listener, local, secure: None, limits, stats: Arc::default() })
+    }
+
+    /// Listens on another address too, for TLS. Connections of both kinds share the limits.
+    ///
+    /// # Errors
+    /// As [`Gateway::bind`].
+    pub async fn listen_tls(&mut self, address: SocketAddr, config: Arc<ServerConfig>) -> Result<(), BindError> {
+        let (listener, local) = listen(address).await?;
+        self.secure = Some((listener, local, config));
+        Ok(())
+    }
+
+    /// The address listened on for TLS, if there is one.
+    pub fn local_tls_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|(_, local, _)| *local)
     }
 
     /// The address listened on.
@@ -100,14 +123,52 @@ impl Gateway {
             cut: CancellationToken::new(),
             limits: self.limits,
         });
-        let seats = Arc::new(Semaphore::new(shared.limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        let gate = Gate::new();
+        let doorman = Doorman {
+            seats: Arc::new(Semaphore::new(shared.limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            gate: Gate::new(),
+            shared: shared.clone(),
+            loops,
+        };
+        let plain = doorman.accept(self.listener, None);
+        match self.secure {
+            None => plain.await,
+            Some((listener, _, config)) => {
+                let door = Arc::new(TlsDoor::new(config, shared.limits.handshakes_max));
+                tokio::join!(plain, doorman.accept(listener, Some(door)));
+            }
+        }
+        let gate = doorman.gate;
+        match gate.close_and_wait_for(shared.limits.drain_time).await {
+            Ok(()) => Drained { cut: 0 },
+            Err(busy) => {
+                tracing::warn!(connections = busy.0, "requests were not done in time and are cut");
+                shared.cut.cancel();
+                gate.close_and_wait().await;
+                Drained { cut: busy.0 }
+            }
+        }
+    }
+}
+
+/// Lets connections in, from one listener or several.
+struct Doorman {
+    seats: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    gate: Gate,
+    shared: Arc<Shared>,
+    loops: Arc<EventLoops>,
+}
+
+impl Doorman {
+    /// Accepts connections until the stop, and closes the listener.
+    async fn accept(&self, listener: TcpListener, tls: Option<Arc<TlsDoor>>) {
+        let shared = &self.shared;
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = shared.stop.triggered() => break,
-                accepted = self.listener.accept() => accepted,
+                () = shared.stop.triggered() => return,
+                accepted = listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -118,9 +179,12 @@ impl Gateway {
                     continue;
                 }
             };
-            let Ok(seat) = seats.clone().try_acquire_owned() else {
+            let Ok(seat) = self.seats.clone().try_acquire_owned() else {
                 bump(&shared.stats.refused);
-                if let Ok(place) = refusals.clone().try_acquire_owned() {
+                // Who expects TLS would not understand.
+                if tls.is_none()
+                    && let Ok(place) = self.refusals.clone().try_acquire_owned()
+                {
                     tokio::spawn(async move {
                         refuse(stream).await;
                         drop(place);
@@ -128,26 +192,16 @@ impl Gateway {
                 }
                 continue;
             };
-            let Ok(inside) = gate.enter() else { break };
-            let (shared, stream) = (shared.clone(), Roaming::new(stream));
-            loops.spawn(async move {
+            let Ok(inside) = self.gate.enter() else { return };
+            let (shared, tls, stream) = (shared.clone(), tls.clone(), Roaming::new(stream));
+            self.loops.spawn(async move {
                 let _open = Open::new(&shared.stats);
                 match stream.into_here() {
-                    Ok(stream) => serve(stream, peer, shared.clone()).await,
+                    Ok(stream) => serve(stream, peer, tls.as_deref(), shared.clone()).await,
                     Err(error) => tracing::warn!(%error, "a connection cannot be served"),
                 }
                 drop((seat, inside));
             });
-        }
-        drop(self.listener);
-        match gate.close_and_wait_for(shared.limits.drain_time).await {
-            Ok(()) => Drained { cut: 0 },
-            Err(busy) => {
-                tracing::warn!(connections = busy.0, "requests were not done in time and are cut");
-                shared.cut.cancel();
-                gate.close_and_wait().await;
-                Drained { cut: busy.0 }
-            }
         }
     }
 }
@@ -223,12 +277,14 @@ async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(REFUSAL_TIME, work).await;
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, peer: SocketAddr, tls: Option<&TlsDoor>, shared: Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
-    let phase = Arc::new(Phase::new(shared.limits.idle_time));
+    if let Some(tls) = tls {
+        return tls.serve(stream, peer, &shared).await;
+    }
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout(shared.limits.idle_time, speaks_http2(&stream)) => first,
@@ -241,10 +297,19 @@ async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         Ok(Err(_)) | Err(_) => return,
     }
     let fd = stream.as_raw_fd();
+    serve_http1(stream, fd, peer, false, &shared).await;
+}
+
+/// Serves a connection that speaks HTTP/1.1 to its end. `fd` is the descriptor of its socket.
+pub(crate) async fn serve_http1<S>(stream: S, fd: RawFd, peer: SocketAddr, secure: bool, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let phase = Arc::new(Phase::new(shared.limits.idle_time));
     let io = TokioIo::new(Guarded::new(stream, phase.clone(), shared.stats.clone(), &shared.limits));
     let handler = service_fn(|request| {
-        let way = Way { peer, secure: false, phase: phase.clone(), connection: Some(fd) };
-        handle(request, way, &shared)
+        let way = Way { peer, secure, phase: phase.clone(), connection: Some(fd) };
+        handle(request, way, shared)
     });
     let connection = shared.http.serve_connection(io, handler).with_upgrades();
     tokio::pin!(connection);

@@ -15,6 +15,7 @@ pub struct GatewayStats {
     pub(crate) bodies_broken: AtomicU64,
     pub(crate) bodies_no_memory: AtomicU64,
     pub(crate) write_stalls: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
     pub(crate) panics: AtomicU64,
 }
 
@@ -47,6 +48,8 @@ read! {
     bodies_no_memory
     /// Connections closed because the client did not take its answer.
     write_stalls
+    /// TLS connections that did not get through their handshake: garbage, other protocols, too slow.
+    handshakes_failed
     /// Panics of the service.
     panics
 }

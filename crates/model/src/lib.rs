@@ -4,6 +4,7 @@
 //! epoch unless the field says otherwise), so that the same values mean the same in the server, in tests and in
 //! the simulator.
 
+pub mod domain;
 pub mod error;
 pub mod invocation;
 pub mod limits;
@@ -12,6 +13,7 @@ pub mod runtime;
 pub mod spec;
 pub mod status;
 
+pub use domain::*;
 pub use error::ApiError;
 pub use invocation::{ColdStart, ColdStartReason, InvocationRecord, InvokeOutcome, Phases, RequestId};
 pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};

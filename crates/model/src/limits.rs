@@ -61,6 +61,14 @@ pub const LAYERS_MAX: usize = 20;
 pub const LAYER_VERSIONS_MAX: usize = 200;
 /// Aliases of one function. Ours: SCF names the error (`LimitExceeded.Alias`) but not the number.
 pub const ALIASES_MAX: usize = 100;
+/// Custom domains. Ours: SCF documents no number.
+pub const DOMAINS_MAX: usize = 1000;
+/// Paths of one custom domain. Ours.
+pub const DOMAIN_ENDPOINTS_MAX: usize = 100;
+/// Rewriting rules of one path of a custom domain. Ours.
+pub const PATH_REWRITES_MAX: usize = 20;
+/// Certificates. Ours.
+pub const CERTIFICATES_MAX: usize = 1000;
 /// Memory quota of the account's instances in a region, in MB.
 pub const CONCURRENCY_MB_DEFAULT: u64 = 128_000;
 /// The part of that quota that reservations must leave free, in MB.

@@ -11,6 +11,7 @@ mod logs;
 mod prepare;
 mod provisioned;
 mod runtimes;
+mod tls;
 mod url;
 
 pub use data::Keys;
@@ -48,6 +49,7 @@ const COLLECT_AGE: Duration = Duration::from_secs(600);
 /// A running platform.
 pub struct Platform {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     keys: Keys,
     backend: ProcessBackend,
     node: Node,
@@ -75,8 +77,9 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{} after {} ms (secret id {}; keys in {})",
+        "mayfly is ready on http://{}{} after {} ms (secret id {}; keys in {})",
         platform.address(),
+        platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
         platform.keys().secret_id,
         platform.keys().source,
@@ -125,7 +128,7 @@ impl Platform {
             Gateway::bind(options.listen, gateway_limits(&options)),
             open_stores(&data, &options),
         );
-        let (backend, gateway, stores) = (backend?, gateway?, stores?);
+        let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
         for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
             tracing::warn!("{warning}; `mayfly doctor` tells more");
         }
@@ -156,6 +159,7 @@ impl Platform {
         };
         let control_options = ControlOptions {
             region: options.region.clone(),
+            domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
             account_mb: ceiling(&options),
             // Two more than run: what is in the cache need not wait for what is not.
@@ -171,10 +175,17 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
-        let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone());
 
         let shutdown = Shutdown::new();
-        let address = gateway.local_addr();
+        let mut tasks = Vec::new();
+        if let Some(address) = options.tls_listen {
+            let certificates = tls::Certificates::new(control.clone(), tls_files(&options))?;
+            gateway.listen_tls(address, mayfly_cert::server_config(Arc::clone(&certificates) as _)).await?;
+            tasks.push(tokio::spawn(certificates.watch(SystemClock, shutdown.child())));
+        }
+        let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
+        let tls_port = tls_address.map(|address| address.port());
+        let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
         let service = Arc::new(http::Front::new(
             control.clone(),
             backend.clone(),
@@ -192,11 +203,9 @@ impl Platform {
             metrics,
             clock: Arc::new(SystemClock),
         };
-        let mut tasks = vec![
-            tokio::spawn(tend(node.clone(), invoker, shutdown.child())),
-            tokio::spawn(collect(control.clone(), stores.code, shutdown.child())),
-            tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())),
-        ];
+        tasks.push(tokio::spawn(tend(node.clone(), invoker, shutdown.child())));
+        tasks.push(tokio::spawn(collect(control.clone(), stores.code, shutdown.child())));
+        tasks.push(tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())));
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
@@ -211,6 +220,7 @@ impl Platform {
         let log_store = stores.logs;
         Ok(Self {
             address,
+            tls_address,
             keys,
             backend,
             node,
@@ -228,6 +238,11 @@ impl Platform {
     /// The address that the API listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that it listens on for TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// The root key pair.
@@ -320,6 +335,12 @@ fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<Stri
         app_id: options.app_id.to_string(),
         uin: options.uin.to_string(),
     }
+}
+
+/// The files of the platform's own certificate.
+fn tls_files(options: &PlatformOptions) -> Option<tls::Files> {
+    let set = |path: &PathBuf| Some(path.clone()).filter(|p| !p.as_os_str().is_empty());
+    Some(tls::Files { certificate: set(&options.tls_cert)?, key: set(&options.tls_key)? })
 }
 
 fn gateway_limits(options: &PlatformOptions) -> GatewayLimits {

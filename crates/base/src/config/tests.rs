@@ -156,3 +156,22 @@ fn bad_variables_are_named() {
         assert!(error.to_string().starts_with(&format!("`{variable}`: ")), "{error}");
     }
 }
+
+#[test]
+fn tls_needs_an_address_a_certificate_and_its_key() {
+    let wrong = |toml: &str| match PlatformOptions::default().with(PlatformOverlay::from_toml(toml).unwrap()).validate()
+    {
+        Err(ConfigError::Range { name, .. }) => name,
+        other => panic!("{toml}: {other:?}"),
+    };
+    assert_eq!(wrong("tls_listen = '127.0.0.1:1'\ntls_cert = 'c'"), "tls_key");
+    assert_eq!(wrong("tls_listen = '127.0.0.1:1'\ntls_key = 'k'"), "tls_cert");
+    assert_eq!(wrong("tls_cert = 'c'\ntls_key = 'k'"), "tls_listen");
+    assert_eq!(wrong("tls_listen = '127.0.0.1:8700'"), "tls_listen");
+    for good in ["tls_listen = '127.0.0.1:1'", "tls_listen = '127.0.0.1:1'\ntls_cert = 'c'\ntls_key = 'c'"] {
+        PlatformOptions::default().with(PlatformOverlay::from_toml(good).unwrap()).validate().unwrap();
+    }
+    let environment = |name: &str| (name == "MAYFLY_TLS_LISTEN").then(|| "127.0.0.1:1".to_owned());
+    let overlay = PlatformOverlay::from_env(environment).unwrap();
+    assert_eq!(overlay.tls_listen, Some(Some("127.0.0.1:1".parse().unwrap())));
+}

@@ -1,9 +1,11 @@
 //! One file for each group of commands.
 
 pub mod alias;
+pub mod cert;
 pub mod demand;
 pub mod deploy;
 pub mod doctor;
+pub mod domain;
 pub mod forecast;
 pub mod functions;
 mod install;
@@ -57,6 +59,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Ls(args) => functions::ls(&args, &context(common, out)?),
         Command::Get(args) => functions::get(&args, &context(common, out)?),
         Command::Url(args) => url::run(&args, &context(common, out)?),
+        Command::Domain(args) => domain::run(&args, &context(common, out)?),
+        Command::Cert(args) => cert::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),
         Command::Rm(args) => functions::rm(&args, &context(common, out)?),
         Command::Versions(args) => versions::ls(&args, &context(common, out)?),

@@ -20,6 +20,15 @@ pub struct UpArgs {
     /// Address that the API listens on [default: 127.0.0.1:8700]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Address to listen on for TLS too, with the same API and URLs (HTTP/1.1 and HTTP/2)
+    #[arg(long, value_name = "ADDR")]
+    pub tls_listen: Option<SocketAddr>,
+    /// Certificate chain for the platform's own names, in PEM; read again when it changes. Custom domains bring their own
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, in PEM, not encrypted
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Functions also have URLs by host, http://<function>.<namespace>.<domain>/ [default: fn.localhost]
     #[arg(long, value_name = "DOMAIN")]
     pub domain: Option<String>,
@@ -117,6 +126,9 @@ impl UpArgs {
         PlatformOverlay {
             data,
             listen: self.listen,
+            tls_listen: self.tls_listen.map(Some),
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
             domain: self.domain,
             log_level: self.log_level,
             log_format: self.log_format,

@@ -254,14 +254,17 @@ pub fn run(args: &UrlArgs, context: &Context) -> Result<(), CliError> {
         state = State::of(&function, &args.qualifier);
     }
     let url = address(context, &namespace, &args.name, &args.qualifier);
+    let domains = super::domain::leading_to(context, &namespace, &args.name, &args.qualifier)?;
     let cors = Some(&state.desc.cors_config).filter(|c| c.enable);
     if context.out.is_json() {
-        let shown =
-            json!({"Url": url, "Auth": state.auth(), "Open": state.open, "Trigger": state.trigger, "Cors": cors});
+        let shown = json!({"Url": url, "Auth": state.auth(), "Open": state.open, "Trigger": state.trigger, "Cors": cors, "Domains": domains});
         context.out.json(&shown.to_string());
         return Ok(());
     }
     context.out.line(&url);
+    if !domains.is_empty() {
+        context.out.note(format_args!("also at {}", domains.join(", ")));
+    }
     if !state.open {
         context.out.note(format_args!("closed: it answers 404; open it again with --open"));
     } else if state.auth() == "signed" {

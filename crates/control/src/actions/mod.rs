@@ -1,8 +1,10 @@
 //! What the actions do. One file for each group; each action is one `Run` implementation.
 
 pub(crate) mod aliases;
+pub(crate) mod certificates;
 pub(crate) mod common;
 pub(crate) mod config;
+pub(crate) mod domains;
 pub(crate) mod functions;
 pub(crate) mod installs;
 pub(crate) mod invoke;
@@ -163,6 +165,14 @@ actions! {
         UpdateTrigger,
         UpdateTriggerStatus,
         ListTriggers,
+        CreateCustomDomain,
+        UpdateCustomDomain,
+        DeleteCustomDomain,
+        GetCustomDomain,
+        ListCustomDomains,
+        PutCertificate,
+        ListCertificates,
+        DeleteCertificate,
     ]
 }
 

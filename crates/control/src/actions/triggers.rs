@@ -1,6 +1,7 @@
 //! Triggers. The one type that is built is `http`: the URL of a version or an alias.
 
 use super::common::{Page, ascending, contains, description, filled, find, function_name, namespace, order_by};
+use super::domains::leading_to;
 use super::{Answer, Cx, Run, trigger_desc};
 use crate::api::requests::{CreateTrigger, DeleteTrigger, Filter, ListTriggers, UpdateTrigger, UpdateTriggerStatus};
 use crate::api::time;
@@ -213,6 +214,13 @@ impl Run for DeleteTrigger {
         check_type(&self.kind)?;
         let decide = |state: &FunctionState| {
             let at = place(state, &self.trigger_name, filled(&self.qualifier))?;
+            let (domains, qualifier) = (cx.control.catalogue.domains(), &state.record.urls[at].qualifier);
+            if let Some(domain) = leading_to(&domains, namespace.as_str(), function.as_str(), qualifier) {
+                let message = format!(
+                    "The custom domain `{domain}` leads to this URL; take it out of the domain first (`mayfly domain set`), or close the trigger."
+                );
+                return Err(ApiError::new("FailedOperation.DeleteTrigger.UrlUsed", message));
+            }
             let mut next = state.clone();
             Arc::make_mut(&mut next.record).urls.remove(at);
             Ok(Next::state(next, ()))

@@ -1,6 +1,6 @@
 //! `docs/scf-compatibility.md`, made of the declarations.
 
-use super::requests::{ActionSpec, NOT_BUILT};
+use super::requests::{ActionSpec, NOT_BUILT, OWN};
 use super::schema::{Field, ObjectSchema, Treatment, Type};
 use crate::actions::BUILT;
 use mayfly_model::runtime::RUNTIME_NAMES;
@@ -37,7 +37,8 @@ pub fn compatibility_markdown() -> String {
     out.push_str("\n## Actions\n\n| Action | |\n|---|---|\n");
     let mut actions: BTreeMap<&str, String> = BTreeMap::new();
     for spec in BUILT {
-        actions.insert(spec.name, format!("[works](#{})", spec.name.to_lowercase()));
+        let works = if OWN.contains(&spec.name) { "Mayfly's own" } else { "works" };
+        actions.insert(spec.name, format!("[{works}](#{})", spec.name.to_lowercase()));
     }
     for (name, what) in NOT_BUILT {
         actions.insert(name, format!("not built, answers `InvalidAction`: {what}"));

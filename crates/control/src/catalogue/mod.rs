@@ -4,12 +4,14 @@
 //! in one atomic batch, and only then publish the new state to readers. A reader takes one `Arc` and never sees
 //! half of a change; after a crash the rows are the truth and [`Catalogue::load`] gives the same state back.
 
+mod domains;
 mod key;
 mod rows;
 mod state;
 mod uploads;
 mod urls;
 
+pub use domains::{CertificateEntry, DomainChange, DomainEntry, Domains};
 pub use rows::{LayerRecord, LoadError};
 pub use state::{FunctionEntry, FunctionQuota, FunctionState, RouteTarget, digests_of, versions_of};
 pub use uploads::UploadGuard;
@@ -93,6 +95,8 @@ struct Inner {
     /// Read by who creates functions, written by who deletes or creates namespaces: a namespace stays while functions are put into it.
     namespaces_lock: Arc<RwLock<()>>,
     layers_lock: Arc<Mutex<()>>,
+    domains: ArcSwap<Domains>,
+    domains_lock: Arc<Mutex<()>>,
     /// Held while a reservation or an order of ready instances changes: their sums have limits.
     reservations_lock: Mutex<()>,
     reserved_mb: AtomicU64,
@@ -160,6 +164,8 @@ impl Catalogue {
             layers: ArcSwap::from_pointee(layers.into_iter().map(|(name, l)| (name, Arc::new(l))).collect()),
             namespaces_lock: Arc::default(),
             layers_lock: Arc::default(),
+            domains: ArcSwap::from_pointee(Domains::of(loaded.domains, loaded.certificates)),
+            domains_lock: Arc::default(),
             reservations_lock: Mutex::default(),
             reserved_mb: AtomicU64::new(reserved_mb),
             ids: parking_lot::Mutex::new(ids),

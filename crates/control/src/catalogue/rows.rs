@@ -1,7 +1,11 @@
-//! How the catalogue is kept: one JSON row for each namespace, function, version, alias, layer and layer version.
+//! How the catalogue is kept: one JSON row for each namespace, function, version, alias, layer, layer version,
+//! custom domain and certificate.
 
 use super::state::FunctionState;
-use mayfly_model::{AliasRecord, FunctionRecord, LayerName, LayerVersionRecord, NamespaceRecord, VersionRecord};
+use mayfly_model::{
+    AliasRecord, CertificateRecord, DomainRecord, FunctionRecord, LayerName, LayerVersionRecord, NamespaceRecord,
+    VersionRecord,
+};
 use mayfly_store::{Change, Row};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +18,8 @@ const VERSION: &str = "version";
 const ALIAS: &str = "alias";
 const LAYER: &str = "layer";
 const LAYER_VERSION: &str = "layer_version";
+const DOMAIN: &str = "domain";
+const CERTIFICATE: &str = "certificate";
 
 /// Why the stored rows cannot be used. Says which row, for the operator; clients never see it.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,10 @@ pub struct Loaded {
     pub layers: BTreeMap<LayerName, LayerRecord>,
     /// The layer versions.
     pub layer_versions: Vec<LayerVersionRecord>,
+    /// The custom domains.
+    pub domains: Vec<DomainRecord>,
+    /// The certificates.
+    pub certificates: Vec<CertificateRecord>,
 }
 
 fn parse<T: DeserializeOwned>(kind: &'static str, row: &Row) -> Result<T, LoadError> {
@@ -86,6 +96,8 @@ pub fn sort_out(rows: Vec<Row>) -> Result<Loaded, LoadError> {
                 let record: LayerRecord = parse(LAYER, row)?;
                 loaded.layers.insert(record.name.clone(), record);
             }
+            DOMAIN => loaded.domains.push(parse(DOMAIN, row)?),
+            CERTIFICATE => loaded.certificates.push(parse(CERTIFICATE, row)?),
             LAYER_VERSION => loaded.layer_versions.push(parse(LAYER_VERSION, row)?),
             _ => return Err(LoadError::UnknownKind { kind: row.kind.clone(), key: row.key.clone() }),
         }
@@ -157,6 +169,26 @@ pub fn put_layer_version(record: &LayerVersionRecord) -> Change {
 /// Removes the row of a layer version.
 pub fn delete_layer_version(record: &LayerVersionRecord) -> Change {
     Change::Delete { kind: LAYER_VERSION, key: layer_version_key(record) }
+}
+
+/// The row of a custom domain.
+pub fn put_domain(record: &DomainRecord) -> Change {
+    put(DOMAIN, record.name.clone(), record)
+}
+
+/// Removes the row of a custom domain.
+pub fn delete_domain(name: String) -> Change {
+    Change::Delete { kind: DOMAIN, key: name }
+}
+
+/// The row of a certificate.
+pub fn put_certificate(record: &CertificateRecord) -> Change {
+    put(CERTIFICATE, record.id.clone(), record)
+}
+
+/// Removes the row of a certificate.
+pub fn delete_certificate(id: String) -> Change {
+    Change::Delete { kind: CERTIFICATE, key: id }
 }
 
 /// Equality that looks at the content only of what is not shared: most records are, between two states of a function.

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod catalogue;
+mod domains;
 mod events;
 mod functions;
 mod harness;

@@ -28,7 +28,7 @@ pub fn is_function_url(head: &Parts, domain: &str) -> bool {
 }
 
 /// The host that the visitor asked, without its port, in lower case.
-fn host(head: &Parts) -> Option<Cow<'_, str>> {
+pub fn host(head: &Parts) -> Option<Cow<'_, str>> {
     let text = match head.uri.authority() {
         Some(authority) => authority.as_str(),
         None => head.headers.get(header::HOST)?.to_str().ok()?,
@@ -93,7 +93,8 @@ impl Address {
     }
 }
 
-fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
+/// Path and query as a target.
+pub fn origin_form(path: &str, query: Option<&str>) -> Option<Uri> {
     let text = match (path, query) {
         ("", None) => "/".to_owned(),
         (path, None) => path.to_owned(),

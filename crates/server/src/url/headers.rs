@@ -110,7 +110,11 @@ pub fn forward(head: &mut Parts, visitor: &Visitor, address: &Address, id: Reque
         join(headers, FORWARDED_FOR, ", ");
     }
     let scheme = HeaderValue::from_static(if visitor.secure { "https" } else { "http" });
-    headers.entry(FORWARDED_PROTO).or_insert(scheme);
+    // A proxy in front may know better, but for what came in encrypted.
+    match visitor.secure {
+        true => drop(headers.insert(FORWARDED_PROTO, scheme)),
+        false => drop(headers.entry(FORWARDED_PROTO).or_insert(scheme)),
+    }
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }

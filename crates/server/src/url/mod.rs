@@ -1,17 +1,21 @@
 //! Function URLs: from a visitor's request to a function of either kind, and back.
 //!
-//! `/fn/<namespace>/<function>[@<qualifier>]/…` by path, `<function>.<namespace>.<domain>` by host. What happens to headers on the way is
+//! `/fn/<namespace>/<function>[@<qualifier>]/…` by path, `<function>.<namespace>.<domain>` by host, hosts of users' own
+//! by [`domain`]. What happens to headers on the way is
 //! in [`headers`], what event functions see and answer in [`event`], what browsers are told in [`cors`]. See `docs/http.md`.
 
 mod address;
 mod cors;
+mod domain;
 mod event;
+mod grpc;
 mod headers;
 
 use crate::invoker::NodeInvoker;
 use address::Address;
 pub use address::is_function_url;
 use bytes::Bytes;
+use domain::Found;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -35,6 +39,7 @@ pub struct Urls {
     control: Control,
     invoker: Arc<NodeInvoker>,
     domain: String,
+    tls_port: Option<u16>,
 }
 
 /// Who may sign, and how that is checked.
@@ -44,22 +49,32 @@ pub struct Keys<'a> {
 }
 
 impl Urls {
-    /// `domain`: what follows `<function>.<namespace>.` in hosts.
-    pub fn new(control: Control, invoker: Arc<NodeInvoker>, domain: String) -> Self {
-        Self { control, invoker, domain: domain.to_ascii_lowercase() }
+    /// `domain`: what follows `<function>.<namespace>.` in hosts. `tls_port`: where visitors are sent who should come over TLS.
+    pub fn new(control: Control, invoker: Arc<NodeInvoker>, domain: String, tls_port: Option<u16>) -> Self {
+        Self { control, invoker, domain: domain.to_ascii_lowercase(), tls_port }
     }
 
-    /// True when a request is for a function's URL.
+    /// True when a request is for a function's URL, or of gRPC, which nobody else here speaks.
     pub fn takes(&self, head: &http::request::Parts) -> bool {
         is_function_url(head, &self.domain)
+            || domain::of(&self.control, head).is_some()
+            || grpc::content_type(&head.headers).is_some()
     }
 
     /// Answers one.
     pub async fn answer(&self, call: StreamRequest, keys: Keys<'_>) -> Response<StreamBody> {
         let id = ids::request_id();
+        let grpc = grpc::content_type(call.request.headers());
         let mut response = match self.route(call, id, keys).await {
             Ok(response) => response,
-            Err(refused) => refused.into_response(id),
+            Err(refused) => {
+                let message = refused.message();
+                let response = refused.into_response(id);
+                match grpc {
+                    None => response,
+                    Some(asked) => grpc::refusal(asked, response.status(), &message, response.headers()),
+                }
+            }
         };
         if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
             response.headers_mut().insert(HeaderName::from_static("x-scf-request-id"), value);
@@ -73,7 +88,15 @@ impl Urls {
         if !headers::names_a_host(&head) {
             return Err(Refused::NoHost);
         }
-        let address = Address::of(&head, &self.domain).ok_or(Refused::NoAddress)?;
+        let address = match domain::of(&self.control, &head) {
+            None => Address::of(&head, &self.domain).ok_or(Refused::NoAddress)?,
+            Some(entry) => match domain::find(&entry, &head, secure, self.tls_port) {
+                Found::Function(address) => address,
+                Found::Elsewhere(to) => return Ok(domain::redirect(&to)),
+                Found::NotSecure => return Err(Refused::NotSecure),
+                Found::NoPath => return Err(Refused::NoPath),
+            },
+        };
         let route = self
             .control
             .resolve_url(&address.namespace, &address.function, address.qualifier.as_deref())
@@ -230,6 +253,8 @@ async fn signed(
 enum Refused {
     NoHost,
     NoAddress,
+    NoPath,
+    NotSecure,
     NoFunction(ApiError),
     Unsigned(String),
     TooLarge,
@@ -237,37 +262,55 @@ enum Refused {
     Broken,
 }
 
+/// True when the function is there and takes no requests yet, or no more.
+fn is_deploying(error: &ApiError) -> bool {
+    error.code == "FailedOperation.FunctionStatusError"
+}
+
 impl Refused {
+    /// The sentence that a visitor is told.
+    fn message(&self) -> String {
+        match self {
+            Self::NoHost => "A request names one host, in one Host header".to_owned(),
+            Self::NoAddress => "A function's URL is /fn/<namespace>/<function>/".to_owned(),
+            Self::NoPath => "No path of this domain matches".to_owned(),
+            Self::NotSecure => "This domain is served without TLS only; ask by http://".to_owned(),
+            // A visitor learns no more than that.
+            Self::NoFunction(error) if is_deploying(error) => {
+                "The function is being deployed, or could not be".to_owned()
+            }
+            Self::NoFunction(error) => error.message.to_string(),
+            Self::Unsigned(why) => why.clone(),
+            Self::TooLarge => format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
+            Self::Slow => "The body arrived too slowly".to_owned(),
+            Self::Broken => "The body was cut short".to_owned(),
+        }
+    }
+
+    fn http(&self) -> StatusCode {
+        match self {
+            Self::NoHost | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::NoFunction(error) if is_deploying(error) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => StatusCode::NOT_FOUND,
+            Self::Unsigned(_) => StatusCode::UNAUTHORIZED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::NoHost | Self::Slow | Self::Broken => Status::INVALID_EVENT,
+            Self::NoFunction(error) if is_deploying(error) => Status::FUNCTION_STATUS,
+            Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => Status::FUNCTION_NOT_FOUND,
+            Self::Unsigned(_) => Status(401),
+            Self::TooLarge => Status::REQUEST_TOO_LARGE,
+        }
+    }
+
     fn into_response(self, id: RequestId) -> Response<StreamBody> {
         let close = matches!(self, Self::NoHost | Self::Broken);
-        let (http, status, message) = match self {
-            Self::NoHost => (
-                StatusCode::BAD_REQUEST,
-                Status::INVALID_EVENT,
-                "A request names one host, in one Host header".to_owned(),
-            ),
-            Self::NoAddress => (
-                StatusCode::NOT_FOUND,
-                Status::FUNCTION_NOT_FOUND,
-                "A function's URL is /fn/<namespace>/<function>/".to_owned(),
-            ),
-            // A visitor learns no more than that.
-            Self::NoFunction(error) if error.code == "FailedOperation.FunctionStatusError" => {
-                let message = "The function is being deployed, or could not be".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, Status::FUNCTION_STATUS, message)
-            }
-            Self::NoFunction(error) => (StatusCode::NOT_FOUND, Status::FUNCTION_NOT_FOUND, error.message.to_string()),
-            Self::Unsigned(why) => (StatusCode::UNAUTHORIZED, Status(401), why),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Status::REQUEST_TOO_LARGE,
-                format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
-            ),
-            Self::Slow => {
-                (StatusCode::REQUEST_TIMEOUT, Status::INVALID_EVENT, "The body arrived too slowly".to_owned())
-            }
-            Self::Broken => (StatusCode::BAD_REQUEST, Status::INVALID_EVENT, "The body was cut short".to_owned()),
-        };
+        let (http, status, message) = (self.http(), self.status(), self.message());
         let mut response = service::refused(&Refusal::new(status, message), id);
         *response.status_mut() = http;
         if close {

@@ -1,5 +1,6 @@
 //! The declared requests: one structure per action, with the treatment of each field.
 
+mod domains;
 mod functions;
 mod invocations;
 mod layers;
@@ -9,6 +10,7 @@ mod scaling;
 mod triggers;
 mod versions;
 
+pub use domains::*;
 pub use functions::*;
 pub use invocations::*;
 pub use layers::*;
@@ -40,15 +42,18 @@ pub const NOT_BUILT: &[(&str, &str)] = &[
     ("GetFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
     ("UpdateFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
     ("PutTotalConcurrencyConfig", "the account's quota is a setting of the server"),
-    ("CreateCustomDomain", "custom domains"),
-    ("UpdateCustomDomain", "custom domains"),
-    ("DeleteCustomDomain", "custom domains"),
-    ("GetCustomDomain", "custom domains"),
-    ("ListCustomDomains", "custom domains"),
 ];
 
 /// Actions that are Mayfly's own.
-pub const OWN: &[&str] = &["PutFunctionScaling", "GetForecast", "ListDemand", "GetInstallLog"];
+pub const OWN: &[&str] = &[
+    "PutFunctionScaling",
+    "GetForecast",
+    "ListDemand",
+    "GetInstallLog",
+    "PutCertificate",
+    "ListCertificates",
+    "DeleteCertificate",
+];
 
 /// Refuses any content: the whole field belongs to something that is not built.
 const fn refused(code: &'static str, why: &'static str) -> Treatment {
