@@ -55,6 +55,8 @@ fn every_option_can_stand_in_a_file() {
     assert_eq!(options.listen.port(), 80);
     assert_eq!(options.network_allow.len(), 2);
     // What is written out is read in as the same, under the same names.
+    // An option without a default is written when it is set.
+    let options = PlatformOptions { tls_listen: Some(([127, 0, 0, 1], 8743).into()), ..options };
     let text = toml::to_string(&options).unwrap();
     assert_eq!(load(&text).unwrap(), options);
     let table: toml::Table = text.parse().unwrap();
