@@ -400,7 +400,11 @@ async fn a_function_has_no_more_instances_than_its_maximum_and_no_fewer_than_its
 
 #[tokio::test]
 async fn a_namespace_keeps_to_its_ceiling_and_leaves_the_rest_to_others() {
-    let w = world(|o| (o.memory_ceiling_mb, o.namespace_ceiling_mb) = (1024, Some(256))).await;
+    let w = world(|o| {
+        (o.memory_ceiling_mb, o.namespace_ceiling_mb) = (1024, Some(256));
+        o.waiting = Duration::from_secs(30);
+    })
+    .await;
     let a = w.spec("f.sleep");
     let burst = flood(&w, &a, 4, "100");
     eventually("two run, two wait", || w.node.stats().busy == 2 && w.node.stats().waiting == 2).await;
