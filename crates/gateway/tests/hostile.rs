@@ -284,9 +284,9 @@ async fn a_client_that_opens_no_window_is_dropped_over_http2_too() {
     let gateway = start(GatewayLimits { write_stall_time: SHORT, ..GatewayLimits::default() }).await;
     let mut client = gateway.connect().await;
     client.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    // Empty settings, then GET /big on stream 1 (RFC 7541: two indexed fields, two literals with indexed names).
+    // Empty settings, then GET /endless on stream 1 (RFC 7541: two indexed fields, two literals with indexed names).
     client.say(b"\0\0\0\x04\0\0\0\0\0").await;
-    let fields = b"\x82\x86\x04\x04/big\x01\x01h";
+    let fields = b"\x82\x86\x04\x08/endless\x01\x01h";
     client.say(&[&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1], &fields[..]].concat()).await;
     // It reads all that comes, and never says that it would take more.
     let (mut read, _write) = client.stream.into_split();

@@ -4,14 +4,21 @@
 #![allow(dead_code)]
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
 use mayfly_base::EventLoops;
 use mayfly_base::Shutdown;
-use mayfly_gateway::{Drained, Gateway, GatewayLimits, GatewayStats, HttpRequest, HttpResponse, Service};
+use mayfly_gateway::{
+    Drained, Gateway, GatewayLimits, GatewayStats, HttpRequest, HttpResponse, Service, StreamBody, StreamRequest,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -54,6 +61,27 @@ impl Service for Probe {
         };
         self.finished.fetch_add(1, Ordering::SeqCst);
         answer
+    }
+
+    fn streams(&self, head: &http::request::Parts) -> bool {
+        head.uri.path() == "/endless"
+    }
+
+    async fn stream(&self, _: StreamRequest) -> http::Response<StreamBody> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        http::Response::new(Endless.boxed_unsync())
+    }
+}
+
+/// A body with always more to come.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))))
     }
 }
 
