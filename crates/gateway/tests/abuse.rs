@@ -110,7 +110,11 @@ impl Both {
         gateway.listen_tls(here, server_config(Arc::new(One(identity.certified)))).await.unwrap();
         let (address, secure, stats) = (gateway.local_addr(), gateway.local_tls_addr().unwrap(), gateway.stats());
         let (probe, shutdown) = (Arc::new(Probe::default()), Shutdown::new());
-        let ended = tokio::spawn(gateway.run(probe.clone(), shutdown.clone()));
+        let ended = tokio::spawn(gateway.run(
+            probe.clone(),
+            shutdown.clone(),
+            Arc::new(mayfly_base::EventLoops::start().expect("threads")),
+        ));
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -58,7 +58,11 @@ async fn start(limits: GatewayLimits) -> Secure {
     let (plain, stats) = (gateway.local_addr(), gateway.stats());
     assert_ne!(plain, address);
     let (probe, shutdown) = (Arc::new(Probe::default()), Shutdown::new());
-    let ended = tokio::spawn(gateway.run(probe.clone(), shutdown.clone()));
+    let ended = tokio::spawn(gateway.run(
+        probe.clone(),
+        shutdown.clone(),
+        Arc::new(mayfly_base::EventLoops::start().expect("threads")),
+    ));
     Secure { running: Running { address: plain, probe, shutdown, stats, ended }, address, current, pem }
 }
 
