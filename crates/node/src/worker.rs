@@ -6,7 +6,7 @@ use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
 use crate::start::TemplateProcess;
-use mayfly_base::loops::Roaming;
+use mayfly_base::loops::{Roaming, here};
 use mayfly_guest::{FrameError, Hello, Kind, PROTOCOL, put_invoke, take_frame};
 use mayfly_model::{ColdStart, RequestId, Status};
 use mayfly_sandbox::{Instance, SandboxError};
@@ -192,6 +192,8 @@ pub struct Worker {
     pub cold_start: Option<ColdStart>,
     /// When it became idle.
     pub idle_since: Instant,
+    /// The event loop that used it last.
+    pub home: usize,
     /// Use tick: which of two idle workers was used longer ago.
     pub used: u64,
     memory: (u64, Option<Instant>),
@@ -221,6 +223,7 @@ impl Worker {
             printed,
             cold_start: Some(cold_start),
             idle_since: Instant::now(),
+            home: here(),
             used: 0,
             memory: (0, None),
             lease,

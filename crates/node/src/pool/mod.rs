@@ -18,6 +18,7 @@ use crate::start::Template;
 use crate::worker::Worker;
 use crate::{Inner, NodeStats};
 use http::{HeaderName, HeaderValue};
+use mayfly_base::loops::here;
 use mayfly_model::{ColdStartReason, InvocationRecord, RequestId, Status, VersionSpec};
 use mayfly_plan::pool::place;
 use mayfly_plan::scale::Autoscaler;
@@ -26,8 +27,11 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Workers idle for less than this are in turn use: which of them is taken makes no difference to how many are kept.
+const JUST_NOW: Duration = Duration::from_millis(5);
 
 /// The pool of one version.
 pub struct Pool {
@@ -132,12 +136,17 @@ impl Pool {
         u64::from(self.spec.config.memory_mb)
     }
 
-    /// Takes the idle worker used last.
+    /// Takes the idle worker used last; of several that were at work just now, one whose sockets are with this event loop.
     pub(crate) fn take(&self) -> Option<Worker> {
         loop {
             let mut worker = {
                 let mut state = self.state.lock();
-                let worker = state.idle.pop()?;
+                let busy = state.idle.iter().enumerate().rev().take_while(|(_, w)| w.idle_since.elapsed() < JUST_NOW);
+                let near = busy.into_iter().find(|(_, w)| w.home == here()).map(|(at, _)| at);
+                let worker = match near {
+                    Some(at) => state.idle.remove(at),
+                    None => state.idle.pop()?,
+                };
                 state.calls += 1;
                 state.note_demand(self.concurrency());
                 worker
@@ -259,6 +268,7 @@ impl Pool {
                 worker
             } else {
                 worker.idle_since = Instant::now();
+                worker.home = here();
                 let inner = self.inner.upgrade();
                 worker.used = inner.as_ref().map_or(0, |inner| inner.tick());
                 self.called.store(worker.used, Ordering::Relaxed);
