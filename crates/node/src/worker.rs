@@ -6,7 +6,7 @@ use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
 use crate::start::TemplateProcess;
-use mayfly_base::loops::{Roaming, here};
+use mayfly_base::loops::{Registered, Roaming, here};
 use mayfly_guest::{FrameError, Hello, Kind, PROTOCOL, put_invoke, take_frame};
 use mayfly_model::{ColdStart, RequestId, Status};
 use mayfly_sandbox::{Instance, SandboxError};
@@ -14,6 +14,7 @@ use mayfly_store::CodeTree;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// A process that nobody has bound to a function yet.
@@ -132,25 +133,8 @@ impl Shim {
 
     /// Sends what is queued and waits for one frame. All state is in `self`, so that a dropped call can be taken up again.
     async fn exchange(&mut self, output: &mut Output, printed: &mut Printed) -> Result<(Kind, Vec<u8>), Lost> {
-        let stream = self.stream.here().map_err(|_| Lost::Unsent)?;
-        while self.sent < self.outgoing.len() {
-            match stream.try_write(&self.outgoing[self.sent..]) {
-                Ok(n) => self.sent += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::select! {
-                        ready = stream.writable() => ready.map_err(|_| Lost::Closed)?,
-                        _ = output.pump(printed) => {}
-                    }
-                }
-                Err(_) => return Err(Lost::Unsent),
-            }
-        }
-        self.outgoing.clear();
-        self.sent = 0;
-        // One large event must not be held by every instance for ever.
-        if self.outgoing.capacity() > 1 << 20 {
-            self.outgoing.shrink_to(4096);
-        }
+        send_queued(&mut self.stream, (&mut self.outgoing, &mut self.sent), output, printed).await?;
+        let stream = self.stream.here().map_err(|_| Lost::Closed)?;
         loop {
             if let Some((kind, range, len)) = take_frame(&self.input).map_err(Lost::Frame)? {
                 let payload = self.input[range].to_vec();
@@ -180,6 +164,31 @@ impl Shim {
             }
         }
     }
+}
+
+/// Sends what is queued, taking what is printed meanwhile. `queue` holds the bytes and how many of them have gone; a dropped call can be
+/// taken up again.
+pub(crate) async fn send_queued<T: Registered + AsyncWrite + Unpin>(
+    stream: &mut Roaming<T>,
+    queue: (&mut Vec<u8>, &mut usize),
+    output: &mut Output,
+    printed: &mut Printed,
+) -> Result<(), Lost> {
+    let (outgoing, sent) = queue;
+    while *sent < outgoing.len() {
+        tokio::select! {
+            biased;
+            written = stream.write(&outgoing[*sent..]) => *sent += written.map_err(|_| Lost::Unsent)?,
+            _ = output.pump(printed) => {}
+        }
+    }
+    outgoing.clear();
+    *sent = 0;
+    // One large event must not be held by every instance for ever.
+    if outgoing.capacity() > 1 << 20 {
+        outgoing.shrink_to(4096);
+    }
+    Ok(())
 }
 
 /// A process in which a function is loaded.

@@ -9,7 +9,7 @@ use crate::error::Refusal;
 use crate::output::{Output, Printed};
 use crate::pool::Pool;
 use crate::start::{append_output, find_program};
-use crate::worker::{Line, Lost, Waiting, format_id};
+use crate::worker::{Line, Lost, Waiting, format_id, send_queued};
 use crate::{Inner, environment};
 use gob::{Decoder, GobError, StructWriter, Value, id};
 use mayfly_base::loops::Roaming;
@@ -267,25 +267,7 @@ impl GoLine {
 
     /// Sends what is queued and waits for the answer to the call. All state is in `self`, so that a dropped call can be taken up again.
     pub async fn exchange(&mut self, output: &mut Output, printed: &mut Printed) -> Result<Called, Lost> {
-        let stream = self.stream.here().map_err(|_| Lost::Unsent)?;
-        while self.sent < self.outgoing.len() {
-            match stream.try_write(&self.outgoing[self.sent..]) {
-                Ok(n) => self.sent += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::select! {
-                        ready = stream.writable() => ready.map_err(|_| Lost::Closed)?,
-                        _ = output.pump(printed) => {}
-                    }
-                }
-                Err(_) => return Err(Lost::Unsent),
-            }
-        }
-        self.outgoing.clear();
-        self.sent = 0;
-        // One large event must not be held by every instance for ever.
-        if self.outgoing.capacity() > 1 << 20 {
-            self.outgoing.shrink_to(4096);
-        }
+        send_queued(&mut self.stream, (&mut self.outgoing, &mut self.sent), output, printed).await?;
         loop {
             if let Some(called) = self.take()? {
                 if self.input.capacity() > 1 << 20 {

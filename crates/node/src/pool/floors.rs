@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 impl Pool {
-    /// Most instances that were needed at once since the last call.
-    /// And the calls since then.
+    /// Most instances that were needed at once since the last call, and the calls since then.
     pub(crate) fn take_peak(&self) -> (usize, u64) {
         let mut state = self.state.lock();
         let now = state.needed(self.concurrency());
