@@ -114,6 +114,32 @@ fn nginx(port: u16) -> Result<Option<(Ends, u16, tempfile::TempDir)>> {
     Ok(Some((child, own, dir)))
 }
 
+/// Moves bytes between its port and `port` without looking at them, on one thread: what any program in between costs at least, before it knows
+/// where a request begins.
+fn relay(port: u16) -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let own = listener.local_addr()?.port();
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            loop {
+                let (mut visitor, _) = listener.accept().await?;
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+                    visitor.set_nodelay(true)?;
+                    server.set_nodelay(true)?;
+                    tokio::io::copy_bidirectional(&mut visitor, &mut server).await
+                });
+            }
+            #[allow(unreachable_code, reason = "names the type of the block")]
+            std::io::Result::Ok(())
+        })
+    });
+    Ok(own)
+}
+
 /// How many open files a process may have.
 fn open_files(pid: i32) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
@@ -161,11 +187,12 @@ impl Bench {
         eventually("the server listens", || answers(port));
         let direct = format!("http://127.0.0.1:{port}/");
         let nginx = nginx(port)?;
+        let relay = format!("http://127.0.0.1:{}/", relay(port)?);
         let seconds = if self.quick { 2 } else { 5 };
         for (connections, name) in [(1, "service, Node JSON, c=1"), (64, "service, Node JSON, c=64")] {
             let beside = nginx.as_ref().map(|(_, port, _)| format!("http://127.0.0.1:{port}/"));
-            let urls = [Some(&url), Some(&direct), beside.as_ref()];
-            let mut loads: [Vec<Load>; 3] = Default::default();
+            let urls = [Some(&url), Some(&direct), Some(&relay), beside.as_ref()];
+            let mut loads: [Vec<Load>; 4] = Default::default();
             for (url, _) in urls.iter().zip(&loads) {
                 url.map(|u| wrk(u, "", connections, 2)).transpose()?;
             }
@@ -175,8 +202,8 @@ impl Bench {
                 }
             }
             let best = |all: &Vec<Load>| all.iter().copied().max_by(|a, b| a.rps.total_cmp(&b.rps));
-            let [ours, bare, proxy] = loads.each_ref().map(best);
-            let (ours, bare) = (ours.context("three rounds")?, bare.context("three rounds")?);
+            let [ours, bare, relayed, proxy] = loads.each_ref().map(best);
+            let [ours, bare, relayed] = [ours, bare, relayed].map(|l| l.expect("three rounds were made"));
             let show = |l: Load| format!("{:.0}/s, p50 {:.3} ms, p99 {:.2} ms", l.rps, l.p50_ms, l.p99_ms);
             let beside = proxy.map_or_else(|| "nginx is not installed".to_owned(), |l| format!("nginx: {}", show(l)));
             let (ratio, target, met) = if connections == 1 {
@@ -188,11 +215,11 @@ impl Bench {
             self.lines.push(Line {
                 name,
                 measured: show(ours),
-                baseline: format!("direct: {}; {beside}", show(bare)),
+                baseline: format!("direct: {}; bytes relayed unread: {}; {beside}", show(bare), show(relayed)),
                 ratio: Some(ratio),
                 target,
                 met: Some(met),
-                data: json!({ "rps": ours.rps, "p50_ms": ours.p50_ms, "p99_ms": ours.p99_ms, "direct_rps": bare.rps, "direct_p50_ms": bare.p50_ms, "nginx_rps": proxy.map(|l| l.rps), "nginx_p50_ms": proxy.map(|l| l.p50_ms) }),
+                data: json!({ "rps": ours.rps, "p50_ms": ours.p50_ms, "p99_ms": ours.p99_ms, "direct_rps": bare.rps, "direct_p50_ms": bare.p50_ms, "relay_rps": relayed.rps, "relay_p50_ms": relayed.p50_ms, "nginx_rps": proxy.map(|l| l.rps), "nginx_p50_ms": proxy.map(|l| l.p50_ms) }),
             });
         }
         let rounds = self.rounds(20_000);
