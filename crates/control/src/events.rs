@@ -8,8 +8,8 @@ use crate::catalogue::{Catalogue, store_error};
 use crate::ports::{InvokeRequest, Invoker, Logs};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, InvocationRecord, RequestId, Status};
-use mayfly_plan::retry::{Tried, Verdict, after_attempt};
+use mayfly_model::{ApiError, EventPolicy, InvocationRecord, RequestId, Status};
+use mayfly_plan::retry::{Attempt, Tried, Verdict};
 use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -402,7 +402,12 @@ impl Events {
     fn judge(&self, id: RequestId, status: Status) -> Verdict {
         let state = self.state.lock();
         let Some(item) = state.items.get(&id) else { return Verdict::Finish };
-        after_attempt(status, item.tried, self.clock.now_ms().saturating_sub(item.since_ms))
+        let (namespace, function) = &*item.owner;
+        // As it is now: an owner who wants a flood of retries to end need not wait for it.
+        let policy =
+            self.catalogue.function(namespace, function).map_or_else(EventPolicy::default, |f| f.state.record.events);
+        let age_ms = self.clock.now_ms().saturating_sub(item.since_ms);
+        Attempt { status, tried: item.tried, age_ms, random: crate::ids::random_unit() }.judge(&policy)
     }
 
     /// The event's content, from memory or from the log.

@@ -18,6 +18,12 @@ pub const ENVIRONMENT_BYTES_MAX: usize = 4096;
 pub const EVENT_SYNC_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Largest event of an asynchronous invocation, in bytes.
 pub const EVENT_ASYNC_BYTES_MAX: usize = 128 * 1024;
+/// Most retries of an asynchronous event after run errors, which is also the default. Source: "Quota Limits" (`RetryNumLimit`).
+pub const EVENT_RETRIES_MAX: u32 = 2;
+/// Shortest time that an asynchronous event may be kept, in seconds. Source: the same page (`MinMsgTTL`).
+pub const EVENT_AGE_S_MIN: u32 = 60;
+/// Longest such time, which is also the default, in seconds. Source: the same page (`MaxMsgTTL`).
+pub const EVENT_AGE_S_MAX: u32 = 6 * 3600;
 /// Largest return value, in bytes of JSON text.
 pub const RESULT_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Largest zip package in a request (before base64), in bytes.

@@ -1,5 +1,6 @@
 //! What is stored of functions, versions, aliases and layers, and what a node needs to run a version.
 
+use crate::limits;
 use crate::names::{AliasName, FunctionName, LayerName, NamespaceName};
 use crate::runtime::RuntimeId;
 use serde::{Deserialize, Serialize};
@@ -150,6 +151,29 @@ pub struct UrlConfig {
     pub add_time_ms: u64,
     /// When it was last changed, in milliseconds since the epoch.
     pub mod_time_ms: u64,
+}
+
+/// What becomes of a function's asynchronous events that fail (`AsyncTriggerConfig`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPolicy {
+    /// How often an event is tried again after a run error, 0 to 2.
+    pub retries: u32,
+    /// The age at which an event that failed is given up, in seconds.
+    pub age_max_s: u32,
+}
+
+impl Default for EventPolicy {
+    /// SCF's: two retries, six hours.
+    fn default() -> Self {
+        Self { retries: limits::EVENT_RETRIES_MAX, age_max_s: limits::EVENT_AGE_S_MAX }
+    }
+}
+
+impl EventPolicy {
+    /// True for a function that nobody has given another policy.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An order to keep instances of a published version ready (`PutProvisionedConcurrencyConfig`).
@@ -367,6 +391,9 @@ pub struct FunctionRecord {
     /// Instances kept ready, at most one order for each published version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub provisioned: Vec<ProvisionedConfig>,
+    /// What becomes of asynchronous events that fail.
+    #[serde(default, skip_serializing_if = "EventPolicy::is_default")]
+    pub events: EventPolicy,
     /// Bounds of its number of instances.
     #[serde(default, skip_serializing_if = "ScalingConfig::is_default")]
     pub scaling: ScalingConfig,

@@ -10,8 +10,8 @@ use crate::api::requests::{
 use crate::catalogue::{FunctionState, Next, clip, digests_of};
 use async_trait::async_trait;
 use mayfly_model::{
-    AliasName, AliasRecord, ApiError, FunctionName, FunctionRecord, NamespaceName, Qualifier, ScalingConfig,
-    ServiceConfig, VersionConfig,
+    AliasName, AliasRecord, ApiError, EventPolicy, FunctionName, FunctionRecord, NamespaceName, Qualifier,
+    ScalingConfig, ServiceConfig, VersionConfig,
 };
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ fn new_function(
         tags,
         urls: Vec::new(),
         provisioned: Vec::new(),
+        events: EventPolicy::default(),
         scaling: ScalingConfig::default(),
         add_time_ms: now_ms,
         mod_time_ms: now_ms,

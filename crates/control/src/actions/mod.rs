@@ -5,6 +5,7 @@ pub(crate) mod certificates;
 pub(crate) mod common;
 pub(crate) mod config;
 pub(crate) mod domains;
+pub(crate) mod event_policy;
 pub(crate) mod functions;
 pub(crate) mod installs;
 pub(crate) mod invoke;
@@ -165,6 +166,8 @@ actions! {
         UpdateTrigger,
         UpdateTriggerStatus,
         ListTriggers,
+        UpdateFunctionEventInvokeConfig,
+        GetFunctionEventInvokeConfig,
         CreateCustomDomain,
         UpdateCustomDomain,
         DeleteCustomDomain,

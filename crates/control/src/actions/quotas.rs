@@ -7,7 +7,6 @@ use crate::api::requests::{
 };
 use async_trait::async_trait;
 use mayfly_model::{ApiError, limits};
-use mayfly_plan::retry;
 use serde_json::{Value, json};
 
 #[async_trait]
@@ -77,9 +76,9 @@ impl Run for GetAccount {
                     "ConcurrentExecutions": options.account_mb / u64::from(limits::MEMORY_MB_DEFAULT),
                     "TimeoutLimit": limits::TIMEOUT_S_MAX,
                     "InitTimeoutLimit": limits::INIT_TIMEOUT_S_MAX,
-                    "RetryNumLimit": retry::RUN_ERROR_PAUSES_MS.len(),
-                    "MaxMsgTTL": retry::EVENT_AGE_MAX_MS / 1000,
-                    "MinMsgTTL": retry::EVENT_AGE_MAX_MS / 1000,
+                    "RetryNumLimit": limits::EVENT_RETRIES_MAX,
+                    "MaxMsgTTL": limits::EVENT_AGE_S_MAX,
+                    "MinMsgTTL": limits::EVENT_AGE_S_MIN,
                     "TestModelLimit": 0,
                     "Trigger": {"Total": super::triggers::URLS_MAX},
                 })

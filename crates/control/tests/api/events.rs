@@ -219,3 +219,41 @@ async fn payloads_beyond_the_cache_come_back_from_the_log() {
     assert_eq!(p.invoker.calls.lock().len(), 300);
     assert!(p.invoker.calls.lock().iter().all(|(_, r)| r.event == text.as_bytes()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_says_how_often_an_event_is_tried() {
+    let p = Platform::new().await;
+    p.create("hello").await;
+    let get = json!({"FunctionName": "hello"});
+    let put = |retries: i64, ttl: i64| json!({"FunctionName": "hello", "AsyncTriggerConfig": {"RetryConfig": [{"RetryNum": retries}], "MsgTTL": ttl}});
+    let shown = p.ok("GetFunctionEventInvokeConfig", get.clone()).await;
+    assert_eq!(shown["AsyncTriggerConfig"], json!({"RetryConfig": [{"RetryNum": 2}], "MsgTTL": 21600}));
+    for (retries, ttl, code) in [
+        (3, 600, "LimitExceeded.RetryNum"),
+        (-1, 600, "LimitExceeded.RetryNum"),
+        (1, 59, "LimitExceeded.MsgTTL"),
+        (1, 21_601, "LimitExceeded.MsgTTL"),
+    ] {
+        assert_eq!(p.code("UpdateFunctionEventInvokeConfig", put(retries, ttl)).await, code);
+    }
+    let none = json!({"FunctionName": "hello", "AsyncTriggerConfig": {"RetryConfig": [], "MsgTTL": 600}});
+    let code = p.code("UpdateFunctionEventInvokeConfig", none).await;
+    assert_eq!(code, "InvalidParameterValue.AsyncTriggerConfig");
+    let other = with(get.clone(), json!({"Qualifier": "9"}));
+    assert_eq!(p.code("GetFunctionEventInvokeConfig", other).await, "ResourceNotFound.FunctionVersion");
+
+    // It holds for an event that has failed already.
+    *p.invoker.script.lock() = Box::new(|_, _| (Status::USER_EXCEPTION, "{}".into(), Duration::ZERO));
+    let (_stop, _task) = run(&p);
+    p.ok("Invoke", event("hello", json!({}))).await;
+    until(|| p.invoker.calls.lock().len() == 1).await;
+    until(|| p.control.events().depth() == (1, 0)).await;
+    p.ok("UpdateFunctionEventInvokeConfig", put(1, 600)).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    until(|| p.control.events().depth() == (0, 0)).await;
+    assert_eq!(p.invoker.calls.lock().len(), 2, "one retry, as the new policy says");
+
+    let p = p.restart().await;
+    let shown = p.ok("GetFunctionEventInvokeConfig", get).await;
+    assert_eq!(shown["AsyncTriggerConfig"], json!({"RetryConfig": [{"RetryNum": 1}], "MsgTTL": 600}));
+}

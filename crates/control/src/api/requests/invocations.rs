@@ -53,4 +53,29 @@ wire! {
     struct LogFilter {
         ret_code "RetCode": Option<String> => Honoured, "`not0`, `is0`, `TimeLimitExceeded`, `ResourceLimitExceeded`, `UserCodeException`";
     }
+
+    /// Sets what becomes of a function's asynchronous events that fail. It holds for events that wait already, too.
+    struct UpdateFunctionEventInvokeConfig {
+        async_trigger_config "AsyncTriggerConfig": AsyncTriggerConfig => Honoured, "the policy, as a whole";
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+    }
+
+    /// Shows what becomes of a function's asynchronous events that fail.
+    struct GetFunctionEventInvokeConfig {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        qualifier "Qualifier": Option<String> => Honoured, "must exist; the policy is the same for all versions";
+    }
+
+    /// A policy for events that fail.
+    struct AsyncTriggerConfig {
+        retry_config "RetryConfig": Vec<RetryConfig> => Honoured, "one entry";
+        msg_ttl "MsgTTL": i64 => Honoured, "the age at which an event that failed or was turned away is given up, 60–21600 seconds; every event is tried once, however old it is";
+    }
+
+    /// Retries after run errors.
+    struct RetryConfig {
+        retry_num "RetryNum": i64 => Honoured, "0–2: after one minute, and after two more";
+    }
 }

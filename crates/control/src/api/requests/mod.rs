@@ -39,8 +39,6 @@ pub const NOT_BUILT: &[(&str, &str)] = &[
     ("GetAsyncEventStatus", "asynchronous-execution functions"),
     ("ListAsyncEvents", "asynchronous-execution functions"),
     ("TerminateAsyncEvent", "asynchronous-execution functions"),
-    ("GetFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
-    ("UpdateFunctionEventInvokeConfig", "settings of asynchronous retries (the defaults of SCF hold)"),
     ("PutTotalConcurrencyConfig", "the account's quota is a setting of the server"),
 ];
 
