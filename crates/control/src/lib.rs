@@ -20,6 +20,7 @@ pub mod ids;
 mod installs;
 pub mod ports;
 pub mod provisioned;
+mod triggered;
 
 pub use actions::packages::DOWNLOAD_PATH;
 pub use api::envelope::{ApiResponse, CONTENT_TYPE};
@@ -32,3 +33,4 @@ pub use ports::{
     InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
 };
 pub use provisioned::ProvisionedOrder;
+pub use triggered::{BoundTrigger, TriggeredEvent};
