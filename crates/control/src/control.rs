@@ -18,7 +18,7 @@ use mayfly_store::{BlobStore, EventLog, MetaStore};
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tokio_util::sync::CancellationToken;
 
@@ -110,6 +110,17 @@ pub(crate) struct Inner {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
+/// A way to the control API that does not keep it alive.
+#[derive(Clone)]
+pub struct WeakControl(Weak<Inner>);
+
+impl WeakControl {
+    /// The control API, if it still is.
+    pub fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
+    }
+}
+
 /// What a download link leads to.
 #[derive(Clone, Debug)]
 pub struct Download {
@@ -143,6 +154,11 @@ impl Control {
         installs.resume();
         let links = Links::new();
         Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, installs, links, options })))
+    }
+
+    /// For those that it holds itself.
+    pub fn downgrade(&self) -> WeakControl {
+        WeakControl(Arc::downgrade(&self.0))
     }
 
     /// What exists.

@@ -12,6 +12,7 @@ mod prepare;
 mod provisioned;
 mod runtimes;
 mod tls;
+mod triggers;
 mod url;
 
 pub use data::Keys;
@@ -175,6 +176,14 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
+        let triggers = triggers::engine(&data, &control, HashMap::new()).await?;
+        // The invoker is a part of the control API: what it holds must not hold that.
+        let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
+        invoker.on_triggers(move || {
+            if let (Some(engine), Some(control)) = (engine.upgrade(), listening.upgrade()) {
+                engine.set(|| triggers::bindings(&control));
+            }
+        });
 
         let shutdown = Shutdown::new();
         let mut tasks = Vec::new();
@@ -186,15 +195,16 @@ impl Platform {
         let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
         let tls_port = tls_address.map(|address| address.port());
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
-        let service = Arc::new(http::Front::new(
-            control.clone(),
-            backend.clone(),
-            node.clone(),
-            metrics.clone(),
-            &keys,
-            ceiling(&options),
+        let front = http::FrontParts {
+            control: control.clone(),
+            backend: backend.clone(),
+            node: node.clone(),
+            metrics: metrics.clone(),
+            ceiling_mb: ceiling(&options),
             urls,
-        ));
+            triggers: Arc::clone(&triggers),
+        };
+        let service = Arc::new(http::Front::new(front, &keys));
         let ahead = ahead::Ahead {
             memory,
             node: node.clone(),
@@ -208,6 +218,8 @@ impl Platform {
         tasks.push(tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())));
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
+        let stop = shutdown.child();
+        tasks.push(tokio::spawn(async move { triggers.run(stop).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
         let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {
