@@ -121,19 +121,27 @@ actions! {
     ListAliases -> Aliases { function_name: String, namespace: String, offset: String, limit: String }
     /// Deletes an alias.
     DeleteAlias -> Nothing { name: String, function_name: String, namespace: String }
-    /// Gives a version or an alias a URL.
+    /// Binds a function to what calls it: gives it a URL, or events.
     CreateTrigger -> Nothing {
         function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
-        trigger_desc: String, enable: Option<String>,
+        trigger_desc: String, enable: Option<String>, custom_argument: Option<String>, description: Option<String>,
     }
+    /// Opens or closes a trigger.
+    UpdateTriggerStatus -> Nothing {
+        function_name: String, namespace: String, trigger_name: String, kind = "Type": String, trigger_desc: String,
+        enable: String,
+    }
+    /// Lists the triggers of a function.
+    ListTriggers -> Triggers { function_name: String, namespace: String, offset: u64, limit: u64, order_by: String, order: String }
     /// Changes a URL.
     UpdateTrigger -> Nothing {
         function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
         trigger_desc: String, enable: Option<String>,
     }
-    /// Takes a URL's settings back.
+    /// Deletes a trigger.
     DeleteTrigger -> Nothing {
         function_name: String, namespace: String, trigger_name: String, kind = "Type": String, qualifier: String,
+        trigger_desc: String,
     }
     /// Sets the bounds of a function's number of instances.
     PutFunctionScaling -> Nothing {
@@ -234,7 +242,12 @@ objects! {
     /// Requests that an instance of a service takes at a time.
     Concurrency { dynamic_enabled: String, max_concurrency: u64 }
     /// A trigger. The description is JSON within a text.
-    Trigger { trigger_name: String, kind = "Type": String, trigger_desc: String, qualifier: String, enable: u64 }
+    Trigger {
+        trigger_name: String, kind = "Type": String, trigger_desc: String, qualifier: String, enable: u64,
+        custom_argument: String, description: String,
+    }
+    /// A page of triggers.
+    Triggers { triggers: Vec<Trigger>, total_count: u64 }
     /// Why a function is not active.
     StatusReason { error_code: String, error_message: String }
     /// Where a package is.

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     alias, cert, demand, deploy, doctor, domain, forecast, functions, invoke, layers, logs, namespaces, scale,
-    simulate, up, url, versions, why,
+    simulate, trigger, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -88,6 +88,8 @@ pub enum Command {
     Get(functions::GetArgs),
     /// Show a function's URL, or change who may call it
     Url(url::UrlArgs),
+    /// What hands events to functions: timers, buckets, topics
+    Trigger(trigger::TriggerArgs),
     /// Hosts of your own that lead to functions
     Domain(domain::DomainArgs),
     /// Certificates for domains
@@ -141,6 +143,9 @@ mod tests {
             "mayfly invoke f -d {} --log --qualifier $LATEST",
             "mayfly logs f -f --since 10m --errors --grep x",
             "mayfly rollback f --to 3",
+            "mayfly trigger timer f nightly --cron 0,0,0,*,*,*,* --message m --time-zone UTC --qualifier prod",
+            "mayfly trigger bucket f b-125 --event created --prefix in/ --suffix .png",
+            "mayfly trigger topic f t --tag a --tag b",
             "mayfly up --data /x --listen 127.0.0.1:0 --network-allow 10.0.0.0/8,192.168.0.0/16",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

@@ -17,6 +17,7 @@ pub mod progress;
 pub mod scale;
 pub mod service;
 pub mod simulate;
+pub mod trigger;
 pub mod up;
 pub mod url;
 pub mod versions;
@@ -59,6 +60,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Ls(args) => functions::ls(&args, &context(common, out)?),
         Command::Get(args) => functions::get(&args, &context(common, out)?),
         Command::Url(args) => url::run(&args, &context(common, out)?),
+        Command::Trigger(args) => trigger::run(&args, &context(common, out)?),
         Command::Domain(args) => domain::run(&args, &context(common, out)?),
         Command::Cert(args) => cert::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),

@@ -206,6 +206,7 @@ fn put(
                     qualifier: qualifier.into(),
                     trigger_desc: text,
                     enable,
+                    ..CreateTrigger::default()
                 })
                 .map(drop)
         }
@@ -241,6 +242,7 @@ pub fn run(args: &UrlArgs, context: &Context) -> Result<(), CliError> {
                 trigger_name: trigger.clone(),
                 kind: "http".into(),
                 qualifier: args.qualifier.clone(),
+                ..DeleteTrigger::default()
             })?;
         }
         function = context.client.call(&get)?.body;
@@ -292,6 +294,7 @@ mod tests {
             trigger_desc: json!({"AuthType": auth, "NetConfig": {"EnableExtranet": true}}).to_string(),
             qualifier: (*qualifier).into(),
             enable: *enable,
+            ..Trigger::default()
         };
         Function { kind: kind.into(), triggers: triggers.iter().map(trigger).collect(), ..Default::default() }
     }
