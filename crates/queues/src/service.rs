@@ -277,6 +277,14 @@ impl Queues {
         self.wait_for(queue, limit, deadline).await
     }
 
+    /// Receives that wait at a queue.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoQueue`].
+    pub fn waiting(&self, queue: &str) -> Answer<usize> {
+        Ok(self.shared().queue(queue)?.live.waiting.load(Ordering::Acquire))
+    }
+
     async fn take(&self, queue: &str, limit: usize) -> Answer<(Vec<Received>, Option<u64>)> {
         match self.write(Op::Receive { queue: queue.to_owned(), limit }).await? {
             Told::Received(messages, next_ms) => Ok((messages, next_ms)),

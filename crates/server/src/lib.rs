@@ -10,6 +10,7 @@ mod invoker;
 mod logs;
 mod prepare;
 mod provisioned;
+mod queues;
 mod runtimes;
 mod tls;
 mod url;
@@ -21,7 +22,7 @@ use anyhow::{Context, Result};
 use data::DataDir;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
-use mayfly_base::{EventLoops, SystemClock};
+use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
@@ -58,6 +59,8 @@ pub struct Platform {
     shutdown: Shutdown,
     drain: Duration,
     service: Arc<http::Front>,
+    queues: queues::QueueParts,
+    queues_address: Option<SocketAddr>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _data: DataDir,
     /// Where connections are served; ends last.
@@ -77,10 +80,11 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{}{} after {} ms (secret id {}; keys in {})",
+        "mayfly is ready on http://{}{} after {} ms (queues: {}; secret id {}; keys in {})",
         platform.address(),
         platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
+        Listen(platform.queues_address()),
         platform.keys().secret_id,
         platform.keys().source,
     );
@@ -129,6 +133,8 @@ impl Platform {
             open_stores(&data, &options),
         );
         let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
+        let queues = queues::QueueParts::open(&data, &options).await?;
+        let queue_door = queues::Door::bind(&options).await?;
         for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
             tracing::warn!("{warning}; `mayfly doctor` tells more");
         }
@@ -194,13 +200,14 @@ impl Platform {
             &keys,
             ceiling(&options),
             urls,
+            queues.clone(),
         ));
         let ahead = ahead::Ahead {
             memory,
             node: node.clone(),
             invoker: Arc::clone(&invoker),
             control: control.clone(),
-            metrics,
+            metrics: metrics.clone(),
             clock: Arc::new(SystemClock),
         };
         tasks.push(tokio::spawn(tend(node.clone(), invoker, shutdown.child())));
@@ -216,6 +223,11 @@ impl Platform {
                 tracing::warn!(cut = drained.cut, "requests were not done when the drain time was over");
             }
         }));
+        let queues_address = queue_door.as_ref().map(queues::Door::address);
+        if let Some(door) = queue_door {
+            tasks.push(tokio::spawn(door.run(queues.clone(), &keys, metrics, shutdown.child(), Arc::clone(&loops))));
+        }
+        tasks.push(tokio::spawn(queues.clone().run(shutdown.child())));
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
         Ok(Self {
@@ -229,6 +241,8 @@ impl Platform {
             shutdown,
             drain,
             service,
+            queues,
+            queues_address,
             tasks,
             _data: data,
             _loops: loops,
@@ -243,6 +257,16 @@ impl Platform {
     /// The address that it listens on for TLS, if it does.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// The address that the message queues listen on, if they do.
+    pub fn queues_address(&self) -> Option<SocketAddr> {
+        self.queues_address
+    }
+
+    /// The message queues.
+    pub fn queues(&self) -> &mayfly_queues::Queues {
+        &self.queues.queues
     }
 
     /// The root key pair.
@@ -263,6 +287,7 @@ impl Platform {
     /// Stops taking requests, lets those in flight finish within the drain time, and ends every part.
     pub async fn stop(self) {
         self.service.drain();
+        self.queues.queues.drain();
         self.shutdown.trigger();
         self.control.interrupt_installs();
         for task in self.tasks {
@@ -274,6 +299,9 @@ impl Platform {
             tracing::warn!("invocations were not done when the drain time was over; they are ended");
         }
         self.node.stop().await;
+        if let Err(error) = self.queues.queues.close().await {
+            tracing::error!(%error, "the queues' database could not be closed");
+        }
         let logs = self.log_store;
         if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
             tracing::error!("the log store could not be closed");
