@@ -77,8 +77,6 @@ pub struct Topic {
     pub spec: TopicSpec,
     /// Who gets its messages, by name.
     pub subscriptions: BTreeMap<String, Arc<Subscription>>,
-    /// Functions that get its messages.
-    pub functions: Vec<FunctionSubscription>,
     /// Messages published since the start.
     pub(crate) published: Arc<AtomicU64>,
 }
@@ -88,6 +86,8 @@ pub struct Topic {
 pub(crate) struct Outlet {
     /// How many.
     pub pending: AtomicU64,
+    /// When the oldest of them was published, in milliseconds, as far as anybody has looked.
+    pub oldest_ms: AtomicU64,
     /// Rung when there are more.
     pub arrived: Notify,
 }
@@ -109,6 +109,8 @@ pub(crate) struct Names {
     pub slots: HashMap<i64, Arc<Queue>>,
     pub topics: BTreeMap<String, Arc<Topic>>,
     pub outlets: HashMap<String, Arc<Outlet>>,
+    /// Functions that get a topic's messages, by the topic's name, whether there is one of that name or not.
+    pub functions: HashMap<String, Vec<FunctionSubscription>>,
 }
 
 impl Names {
@@ -148,6 +150,16 @@ impl Names {
             return Arc::clone(found);
         }
         Arc::clone(self.outlets.entry(name.to_owned()).or_default())
+    }
+
+    /// The functions that get a topic's messages.
+    pub fn functions_of(&self, topic: &str) -> &[FunctionSubscription] {
+        self.functions.get(&key(topic)).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when a function subscription's deliveries are filed under this.
+    pub fn is_bound(&self, outlet: &str) -> bool {
+        self.functions.values().flatten().any(|f| f.outlet() == outlet)
     }
 
     /// The queues whose dead letters go to this one.

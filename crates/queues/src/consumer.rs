@@ -2,17 +2,16 @@
 
 use crate::db::{Answer, Ask, Delivery, Op};
 use crate::service::Queues;
+use mayfly_model::RequestId;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Deliveries to one function subscription, in the order in which they were published. Each consumer gives every delivery out once; those that
-/// were not acknowledged come again to the next consumer, or after [`Consumer::rewind`].
+/// Deliveries to one function subscription, in the order in which they were published.
+#[derive(Clone)]
 pub struct Consumer {
     queues: Queues,
     outlet: String,
-    /// The last delivery that was given out.
-    cursor: AtomicI64,
 }
 
 /// How far behind a subscription is.
@@ -20,46 +19,45 @@ pub struct Consumer {
 pub struct Lag {
     /// Deliveries not acknowledged.
     pub count: u64,
-    /// Age of the oldest one.
+    /// Age of the oldest one, as of the last look at it.
     pub age: Duration,
 }
 
 impl Consumer {
     pub(crate) fn new(queues: Queues, subscription: &str) -> Self {
-        Self { queues, outlet: format!("f{subscription}"), cursor: AtomicI64::new(0) }
+        Self { queues, outlet: format!("f{subscription}") }
     }
 
-    /// The next deliveries, up to `limit`; fewer when they are large. Empty: none now, see [`Consumer::wait`].
+    /// The oldest deliveries, at most `limit`; fewer when they are large. The same are given until they are acknowledged. Waits until there
+    /// is one. Safe to drop.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Internal`] when the database fails.
     pub async fn next(&self, limit: usize) -> Answer<Vec<Delivery>> {
-        let (outlet, after) = (self.outlet.clone(), self.cursor.load(Ordering::Acquire));
-        let found = self.queues.ask(|done| Ask::After { outlet, after, limit, done }).await?;
-        if let Some(last) = found.last() {
-            self.cursor.fetch_max(last.id, Ordering::AcqRel);
-        }
-        Ok(found)
-    }
-
-    /// Waits until [`Consumer::next`] may have something.
-    ///
-    /// # Errors
-    /// As [`Consumer::next`].
-    pub async fn wait(&self) -> Answer<()> {
-        let shared = self.queues.shared();
         loop {
-            let outlet = shared.outlet(&self.outlet);
+            let outlet = self.queues.shared().outlet(&self.outlet);
             let arrived = outlet.arrived.notified();
             tokio::pin!(arrived);
+            // Registered before the look, so that what arrives between look and wait is not missed.
             arrived.as_mut().enable();
-            let (name, after) = (self.outlet.clone(), self.cursor.load(Ordering::Acquire));
-            let found = self.queues.ask(|done| Ask::After { outlet: name, after, limit: 1, done }).await?;
+            let found = self.peek(limit).await?;
             if !found.is_empty() {
-                return Ok(());
+                return Ok(found);
             }
             arrived.await;
         }
+    }
+
+    /// As [`Consumer::next`], without waiting.
+    ///
+    /// # Errors
+    /// As [`Consumer::next`].
+    pub async fn peek(&self, limit: usize) -> Answer<Vec<Delivery>> {
+        let outlet = self.outlet.clone();
+        let found = self.queues.ask(|done| Ask::First { outlet, limit, done }).await?;
+        let oldest_ms = found.first().map_or(0, |d| d.sent_ms);
+        self.queues.shared().outlet(&self.outlet).oldest_ms.store(oldest_ms, Ordering::Release);
+        Ok(found)
     }
 
     /// Takes deliveries out for good, by [`Delivery::id`]. Unknown ones are passed over. On disk when this returns.
@@ -70,27 +68,23 @@ impl Consumer {
         self.queues.write(Op::Finish { outlet: self.outlet.clone(), ids }).await.map(drop)
     }
 
-    /// Everything that was not acknowledged comes again.
-    pub fn rewind(&self) {
-        self.cursor.store(0, Ordering::Release);
-    }
-
     /// How far behind it is.
-    ///
-    /// # Errors
-    /// As [`Consumer::next`].
-    pub async fn lag(&self) -> Answer<Lag> {
-        let outlet = self.outlet.clone();
-        let oldest = self.queues.ask(|done| Ask::Oldest { outlet, done }).await?;
-        let age = oldest.map_or(0, |ms| self.queues.now_ms().saturating_sub(ms));
-        Ok(Lag { count: self.queues.pending_of(&self.outlet), age: Duration::from_millis(age) })
+    pub fn lag(&self) -> Lag {
+        let outlet = self.queues.shared().outlet(&self.outlet);
+        let count = outlet.pending.load(Ordering::Acquire);
+        let oldest_ms = outlet.oldest_ms.load(Ordering::Acquire);
+        let known = count > 0 && oldest_ms > 0;
+        let age_ms = if known { self.queues.now_ms().saturating_sub(oldest_ms) } else { 0 };
+        Lag { count, age: Duration::from_millis(age_ms) }
     }
 }
 
 impl Delivery {
     /// The event that a function gets. Source: "CMQ topic trigger" of SCF's manual. `owner` is the account's number (APPID), `subscription`
-    /// the trigger's name, `request_id` the id of this delivery.
-    pub fn event(&self, owner: &str, subscription: &str, request_id: &str) -> Value {
+    /// the trigger's name. The event of a delivery is the same each time.
+    pub fn event(&self, owner: &str, subscription: &str) -> Value {
+        let request_id =
+            RequestId::from_random(((u128::from(self.message) << 64) | u128::from(self.sent_ms)).to_be_bytes());
         let at = chrono::DateTime::from_timestamp_millis(i64::try_from(self.sent_ms).unwrap_or(0)).unwrap_or_default();
         json!({"Records": [{"CMQ": {
             "type": "topic",
@@ -99,7 +93,7 @@ impl Delivery {
             "subscriptionName": subscription,
             "publishTime": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             "msgId": self.message.to_string(),
-            "requestId": request_id,
+            "requestId": request_id.to_string(),
             "msgBody": self.body,
             "msgTag": self.tags,
         }}]})
@@ -123,11 +117,14 @@ mod tests {
             routing_key: String::new(),
             body: "Hello from CMQ!".into(),
         };
+        let mut event = delivery.event("120xxxxx", "xxxxxx");
+        let request_id = event["Records"][0]["CMQ"]["requestId"].take();
+        assert!(RequestId::parse(request_id.as_str().unwrap()).is_some());
         assert_eq!(
-            delivery.event("120xxxxx", "xxxxxx", "r-1"),
+            event,
             json!({"Records": [{"CMQ": {
                 "type": "topic", "topicOwner": "120xxxxx", "topicName": "testname", "subscriptionName": "xxxxxx",
-                "publishTime": "1970-01-01T00:00:00.000Z", "msgId": "123", "requestId": "r-1", "msgBody": "Hello from CMQ!",
+                "publishTime": "1970-01-01T00:00:00.000Z", "msgId": "123", "requestId": null, "msgBody": "Hello from CMQ!",
                 "msgTag": ["tag1", "tag2"]
             }}]})
         );

@@ -13,9 +13,11 @@ pub mod push;
 mod run;
 mod service;
 pub mod spec;
+mod topics;
 
 pub use catalogue::{FunctionSubscription, Queue, Subscription, Topic};
 pub use consumer::{Consumer, Lag};
 pub use db::{Delivery, QueueCounts, Received, SubscriptionChange};
 pub use error::{ErrorKind, QueueError};
-pub use service::{NewSubscription, QueueFigures, QueueLimits, QueueView, Queues};
+pub use service::{QueueFigures, QueueLimits, QueueView, Queues};
+pub use topics::NewSubscription;

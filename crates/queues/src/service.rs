@@ -1,14 +1,9 @@
 //! The queues as the rest of the platform sees them.
 
-use crate::catalogue::{FunctionSubscription, Queue, Shared, Subscription, Topic};
-use crate::consumer::Consumer;
-use crate::db::{Admin, Answer, Ask, Handle, Op, QueueCounts, Received, SubscriptionChange, Told, Write, open};
+use crate::catalogue::{Queue, Shared};
+use crate::db::{Admin, Answer, Ask, Handle, Op, QueueCounts, Received, Told, Write, open};
 use crate::error::{ErrorKind, QueueError};
-use crate::filter;
-use crate::spec::{
-    BATCH_BYTES_MAX, BATCH_MAX, DELAY_S_MAX, POLL_S_MAX, QueueChange, QueueSpec, SubscriptionSpec, Target, TopicChange,
-    TopicSpec, check_queue_name, check_topic_name,
-};
+use crate::spec::{BATCH_BYTES_MAX, BATCH_MAX, DELAY_S_MAX, POLL_S_MAX, QueueChange, QueueSpec, check_queue_name};
 use mayfly_base::Clock;
 use mayfly_base::shutdown::Shutdown;
 use mayfly_store::StoreError;
@@ -56,7 +51,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn new_id(kind: &str) -> String {
+pub(crate) fn new_id(kind: &str) -> String {
     format!("{kind}-{}", hex::encode(random::<4>()))
 }
 
@@ -73,6 +68,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     waiting: AtomicUsize,
     stop: Shutdown,
+    runtime: tokio::runtime::Handle,
 }
 
 /// A queue and what is in it.
@@ -107,7 +103,15 @@ impl Queues {
     /// [`StoreError::Schema`] when the file is of a newer release, [`StoreError::Corrupt`] when it is no database.
     pub async fn open(path: &Path, limits: QueueLimits, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (jobs, shared) = open(path, limits.clone(), Arc::clone(&clock)).await?;
-        let inner = Inner { jobs, shared, limits, clock, waiting: AtomicUsize::new(0), stop: Shutdown::new() };
+        let inner = Inner {
+            jobs,
+            shared,
+            limits,
+            clock,
+            waiting: AtomicUsize::new(0),
+            stop: Shutdown::new(),
+            runtime: tokio::runtime::Handle::current(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -128,6 +132,10 @@ impl Queues {
         &self.inner.shared
     }
 
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.inner.runtime
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.inner.clock.now_ms()
     }
@@ -140,11 +148,9 @@ impl Queues {
         Ok(self.inner.jobs.ask(|done| Job::Read(ask(done))).await?)
     }
 
-    async fn admin(&self, admin: Admin) -> Answer<Told> {
-        self.write(Op::Admin(admin)).await
+    pub(crate) async fn admin(&self, admin: Admin) -> Answer<Told> {
+        self.write(Op::Admin(Box::new(admin))).await
     }
-
-    // Queues.
 
     /// Creates a queue and tells its id.
     ///
@@ -226,8 +232,6 @@ impl Queues {
             deleted: read(&live.deleted),
         })
     }
-
-    // Messages.
 
     /// Sends a message and tells its number. It is on disk when this returns.
     ///
@@ -336,181 +340,6 @@ impl Queues {
             other => Err(unexpected(&other)),
         }
     }
-
-    // Topics.
-
-    /// Creates a topic and tells its id.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TopicName`], [`ErrorKind::TopicExists`], [`ErrorKind::TooManyTopics`], and what [`TopicSpec::with`] says.
-    pub async fn create_topic(&self, name: &str, change: TopicChange) -> Answer<String> {
-        check_topic_name(name)?;
-        let spec = TopicSpec::new(new_id("topic"), self.now_ms());
-        match self.admin(Admin::CreateTopic { name: name.to_owned(), spec, change }).await? {
-            Told::Made(id) => Ok(id),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Changes a topic.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], and what [`TopicSpec::with`] says.
-    pub async fn set_topic(&self, name: &str, change: TopicChange) -> Answer<()> {
-        self.admin(Admin::SetTopic { name: name.to_owned(), change }).await.map(drop)
-    }
-
-    /// Deletes a topic that nobody subscribes to.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::TopicInUse`].
-    pub async fn delete_topic(&self, name: &str) -> Answer<()> {
-        self.admin(Admin::DeleteTopic { name: name.to_owned() }).await.map(drop)
-    }
-
-    /// The topics whose names contain `search`, in the order of their names.
-    pub fn list_topics(&self, search: &str) -> Vec<Arc<Topic>> {
-        let search = search.to_ascii_lowercase();
-        let names = self.shared().names.read();
-        names.topics.iter().filter(|(key, _)| key.contains(&search)).map(|(_, t)| Arc::clone(t)).collect()
-    }
-
-    /// A topic.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`].
-    pub fn topic(&self, name: &str) -> Answer<Arc<Topic>> {
-        self.shared().topic(name)
-    }
-
-    /// Messages on their way out to a subscription.
-    pub fn pending(&self, subscription: &Subscription) -> u64 {
-        self.pending_of(&subscription.outlet)
-    }
-
-    pub(crate) fn pending_of(&self, outlet: &str) -> u64 {
-        let names = self.shared().names.read();
-        names.outlets.get(outlet).map_or(0, |o| o.pending.load(Ordering::Acquire))
-    }
-
-    /// Messages on their way out of a topic.
-    pub fn pending_of_topic(&self, topic: &Topic) -> u64 {
-        let subscriptions: u64 = topic.subscriptions.values().map(|s| self.pending(s)).sum();
-        subscriptions + topic.functions.iter().map(|f| self.pending_of(&f.outlet())).sum::<u64>()
-    }
-
-    /// Publishes a message with tags, and tells its number. It is on disk, for everybody who gets it, when this returns.
-    ///
-    /// # Errors
-    /// As [`Queues::publish_batch`].
-    pub async fn publish(&self, topic: &str, body: impl Into<String>, tags: Vec<String>) -> Answer<u64> {
-        let ids = self.publish_batch(topic, vec![body.into()], tags, "").await?;
-        ids.first().copied().ok_or_else(|| ErrorKind::Internal.says("The message has no number."))
-    }
-
-    /// Publishes messages, all or none, and tells their numbers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::NobodySubscribed`], [`ErrorKind::NobodyMatches`], [`ErrorKind::TooManyTags`],
-    /// [`ErrorKind::Invalid`] for a bad tag or key, and those of the messages as in [`Queues::send_batch`].
-    pub async fn publish_batch(
-        &self,
-        topic: &str,
-        bodies: Vec<String>,
-        tags: Vec<String>,
-        routing_key: &str,
-    ) -> Answer<Vec<u64>> {
-        let found = self.shared().topic(topic)?;
-        check_batch(&bodies, found.spec.message_bytes_max)?;
-        filter::check_tags("msgTag", &tags)?;
-        filter::check_key("routingKey", routing_key)?;
-        let op = Op::Publish { topic: topic.to_owned(), bodies, tags, routing_key: routing_key.to_owned() };
-        Ok(self.write(op).await?.ids())
-    }
-
-    /// Subscribes a queue or an endpoint to a topic, and tells the subscription's id.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::NoQueue`], [`ErrorKind::TopicName`], [`ErrorKind::SubscriptionExists`],
-    /// [`ErrorKind::TooManySubscriptions`], and those of [`filter::check`].
-    pub async fn subscribe(&self, topic: &str, name: &str, new: NewSubscription) -> Answer<String> {
-        check_topic_name(name)?;
-        let now = self.now_ms();
-        let spec = SubscriptionSpec {
-            id: new_id("sub"),
-            target: new.target,
-            strategy: new.strategy,
-            simplified: new.simplified,
-            filters: new.filters,
-            created_ms: now,
-            changed_ms: now,
-        };
-        match self.admin(Admin::Subscribe { topic: topic.to_owned(), name: name.to_owned(), spec }).await? {
-            Told::Made(id) => Ok(id),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Changes a subscription.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::NoSubscription`], and those of [`filter::check`].
-    pub async fn set_subscription(&self, topic: &str, name: &str, change: SubscriptionChange) -> Answer<()> {
-        self.admin(Admin::SetSubscription { topic: topic.to_owned(), name: name.to_owned(), change }).await.map(drop)
-    }
-
-    /// Removes a subscription, and what is on its way to it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::NoSubscription`].
-    pub async fn unsubscribe(&self, topic: &str, name: &str) -> Answer<()> {
-        self.admin(Admin::Unsubscribe { topic: topic.to_owned(), name: name.to_owned() }).await.map(drop)
-    }
-
-    /// A subscription.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], [`ErrorKind::NoSubscription`].
-    pub fn subscription(&self, topic: &str, name: &str) -> Answer<Arc<Subscription>> {
-        let topic = self.topic(topic)?;
-        let found = topic.subscriptions.get(&crate::spec::key(name)).cloned();
-        found.ok_or_else(|| {
-            let name = crate::catalogue::shown(name);
-            ErrorKind::NoSubscription.says(format!("The topic `{}` has no subscription `{name}`.", topic.name))
-        })
-    }
-
-    // Functions.
-
-    /// Says which functions get a topic's messages. Who keeps the triggers says so for each topic at the start, before anything can be
-    /// published, and again at each change. What is on its way to one that is not named any more is dropped.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NoTopic`], and those of [`filter::check`].
-    pub async fn set_function_subscriptions(&self, topic: &str, functions: Vec<FunctionSubscription>) -> Answer<()> {
-        for function in &functions {
-            filter::check(function.filter_type, &function.filter_keys)?;
-        }
-        self.admin(Admin::Functions { topic: topic.to_owned(), functions }).await.map(drop)
-    }
-
-    /// What is on its way to the function subscription of this id.
-    pub fn consumer(&self, subscription: &str) -> Consumer {
-        Consumer::new(self.clone(), subscription)
-    }
-}
-
-/// What a subscription is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewSubscription {
-    /// Where messages go.
-    pub target: Target,
-    /// What is done when they are not taken.
-    pub strategy: crate::spec::Strategy,
-    /// Whether an endpoint gets the message alone.
-    pub simplified: bool,
-    /// Tags or binding keys.
-    pub filters: Vec<String>,
 }
 
 /// A place among those who wait at a queue.
@@ -563,7 +392,7 @@ fn no_message(queue: &Queue) -> QueueError {
     ErrorKind::NoMessage.says(format!("Nothing can be received from `{}` now.", queue.name))
 }
 
-fn unexpected(told: &Told) -> QueueError {
+pub(crate) fn unexpected(told: &Told) -> QueueError {
     tracing::error!(?told, "the writer's answer does not suit the question");
     ErrorKind::Internal.says("An internal error occurred.")
 }
@@ -578,7 +407,7 @@ pub(crate) fn check_count(name: &str, count: usize) -> Result<(), QueueError> {
     Ok(())
 }
 
-fn check_batch(bodies: &[String], bytes_max: u64) -> Result<(), QueueError> {
+pub(crate) fn check_batch(bodies: &[String], bytes_max: u64) -> Result<(), QueueError> {
     check_count("msgBody", bodies.len())?;
     if bodies.iter().any(String::is_empty) {
         return Err(ErrorKind::EmptyMessage.says("A message needs some text."));

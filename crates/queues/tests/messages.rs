@@ -21,7 +21,7 @@ async fn a_message_comes_and_goes() {
     assert_eq!((got.id, got.body.as_str(), got.received), (id, "hello 你好", 1));
     assert_eq!((got.sent_ms, got.first_ms, got.visible_ms), (T, T, T + 30_000));
     assert!(s.take("orders").await.is_none(), "it is hidden");
-    assert_eq!(s.queues.delete("orders", &[got.handle.clone()]).await.unwrap(), [true]);
+    assert_eq!(s.queues.delete("orders", std::slice::from_ref(&got.handle)).await.unwrap(), [true]);
     assert_eq!(s.queues.delete("orders", &[got.handle]).await.unwrap(), [false], "it is gone");
     assert_eq!(s.queues.queue("orders").await.unwrap().counts, QueueCounts::default());
     let more = s.queues.send("orders", "again").await.unwrap();
@@ -209,7 +209,7 @@ async fn deleted_messages_can_be_brought_back() {
         s.clock.advance(1000);
     }
     while let Some(message) = s.take("q").await {
-        assert_eq!(s.queues.delete("q", &[message.handle.clone()]).await.unwrap(), [true]);
+        assert_eq!(s.queues.delete("q", std::slice::from_ref(&message.handle)).await.unwrap(), [true]);
         assert_eq!(s.queues.delete("q", &[message.handle]).await.unwrap(), [false]);
     }
     let counts = s.queues.queue("q").await.unwrap().counts;

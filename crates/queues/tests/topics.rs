@@ -4,7 +4,7 @@ mod common;
 
 use common::{Scene, T, into_queue, kind};
 use mayfly_queues::spec::{FilterType, QueueChange, TopicChange};
-use mayfly_queues::{ErrorKind, FunctionSubscription, SubscriptionChange};
+use mayfly_queues::{Delivery, ErrorKind, FunctionSubscription, Lag, SubscriptionChange};
 use std::time::Duration;
 
 fn tags(all: &[&str]) -> Vec<String> {
@@ -68,62 +68,66 @@ async fn binding_keys_choose_by_routing_key() {
     );
 }
 
+fn bound(topic: &str, functions: Vec<FunctionSubscription>) -> Vec<(String, FunctionSubscription)> {
+    functions.into_iter().map(|f| (topic.to_owned(), f)).collect()
+}
+
+fn bodies(found: &[Delivery]) -> Vec<String> {
+    found.iter().map(|d| d.body.clone()).collect()
+}
+
 #[tokio::test]
 async fn functions_have_an_outbox_that_survives() {
     let mut s = Scene::new().await;
+    let both = || bound("T", vec![function("f1", FilterType::Tag, &["a"]), function("f2", FilterType::Tag, &[])]);
+    s.queues.set_function_subscriptions(both());
     s.queues.create_topic("t", TopicChange::default()).await.unwrap();
-    let both = || vec![function("f1", FilterType::Tag, &["a"]), function("f2", FilterType::Tag, &[])];
-    s.queues.set_function_subscriptions("t", both()).await.unwrap();
     assert_eq!(kind(s.queues.delete_topic("t").await), ErrorKind::TopicInUse);
     s.queues.publish("t", "1", tags(&["a"])).await.unwrap();
     s.queues.publish("t", "2", tags(&["b"])).await.unwrap();
     s.queues.publish("t", "3", tags(&["a", "b"])).await.unwrap();
-    let bodies = |found: &[mayfly_queues::Delivery]| found.iter().map(|d| d.body.clone()).collect::<Vec<_>>();
     {
         let one = s.queues.consumer("f1");
-        one.wait().await.unwrap();
         let first = one.next(1).await.unwrap();
         assert_eq!((first[0].body.as_str(), first[0].tags.clone(), first[0].sent_ms), ("1", tags(&["a"]), T));
-        let second = one.next(10).await.unwrap();
-        assert_eq!(bodies(&second), ["3"]);
-        assert!(one.next(10).await.unwrap().is_empty(), "each is given out once");
+        assert_eq!(bodies(&one.next(10).await.unwrap()), ["1", "3"], "the same, until they are acknowledged");
         one.ack(vec![first[0].id, first[0].id, 999]).await.unwrap();
         s.clock.advance(5000);
-        let lag = one.lag().await.unwrap();
-        assert_eq!((lag.count, lag.age), (1, Duration::from_secs(5)));
+        assert_eq!(one.lag(), Lag { count: 1, age: Duration::from_secs(5) });
     }
     s = s.reopen().await;
-    s.queues.set_function_subscriptions("t", both()).await.unwrap();
+    s.queues.set_function_subscriptions(both());
     let (one, two) = (s.queues.consumer("f1"), s.queues.consumer("f2"));
     let left = one.next(10).await.unwrap();
     assert_eq!(bodies(&left), ["3"], "what was not acknowledged comes again");
-    one.rewind();
-    assert_eq!(bodies(&one.next(10).await.unwrap()), ["3"]);
     assert_eq!(bodies(&two.next(10).await.unwrap()), ["1", "2", "3"]);
     one.ack(vec![left[0].id]).await.unwrap();
-    assert_eq!(one.lag().await.unwrap(), mayfly_queues::Lag::default());
+    assert_eq!(one.lag(), Lag::default());
 
     // A trigger that is gone takes what is on its way with it; a topic forgets what is too old.
-    s.queues.set_function_subscriptions("t", vec![function("f1", FilterType::Tag, &["a"])]).await.unwrap();
-    assert!(s.queues.consumer("f2").next(10).await.unwrap().is_empty());
+    s.queues.set_function_subscriptions(bound("t", vec![function("f1", FilterType::Tag, &["a"])]));
+    tokio::task::yield_now().await;
     s.queues.publish("t", "4", tags(&["a"])).await.unwrap();
+    assert!(two.peek(10).await.unwrap().is_empty());
+    assert_eq!(two.lag(), Lag::default());
+    assert_eq!(bodies(&one.peek(10).await.unwrap()), ["4"]);
     s.clock.advance(86_400_000);
     s.sweep().await;
-    assert_eq!(s.queues.consumer("f1").lag().await.unwrap().count, 0);
-    assert!(s.queues.consumer("f1").next(10).await.unwrap().is_empty());
+    assert_eq!(one.lag().count, 0);
+    assert!(one.peek(10).await.unwrap().is_empty());
+    s.queues.set_function_subscriptions(Vec::new());
+    s.queues.delete_topic("t").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_waiting_consumer_is_woken() {
     let s = Scene::new().await;
     s.queues.create_topic("t", TopicChange::default()).await.unwrap();
-    s.queues.set_function_subscriptions("t", vec![function("f", FilterType::Routing, &["x.#"])]).await.unwrap();
+    s.queues.set_function_subscriptions(bound("t", vec![function("f", FilterType::Routing, &["x.#"])]));
     let consumer = s.queues.consumer("f");
-    let waiting = tokio::spawn(async move {
-        consumer.wait().await.unwrap();
-        consumer.next(10).await.unwrap()
-    });
+    let waiting = tokio::spawn(async move { consumer.next(10).await.unwrap() });
     tokio::task::yield_now().await;
+    assert_eq!(kind(s.queues.publish_batch("t", vec!["miss".into()], vec![], "y").await), ErrorKind::NobodyMatches);
     s.queues.publish_batch("t", vec!["hit".into()], vec![], "x.y").await.unwrap();
     let found = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it is woken").unwrap();
     assert_eq!((found[0].body.as_str(), found[0].routing_key.as_str()), ("hit", "x.y"));

@@ -6,8 +6,9 @@ use crate::catalogue::{Queue, Subscription};
 use crate::db::{Received, SubscriptionChange};
 use crate::error::{ErrorKind, QueueError};
 use crate::push::check_endpoint;
-use crate::service::{NewSubscription, QueueView, Queues, check_count};
+use crate::service::{QueueView, Queues, check_count};
 use crate::spec::{DeadLetterRule, FilterType, QueueChange, Strategy, Target, TopicChange};
+use crate::topics::NewSubscription;
 use serde_json::{Map, Value, json};
 
 type Done = Result<Outcome, QueueError>;

@@ -2,7 +2,7 @@
 
 use super::Stop;
 use super::work::{Admin, Tally, Told, Work};
-use crate::catalogue::{FunctionSubscription, Live, Queue, Shared, Subscription, Topic};
+use crate::catalogue::{Live, Queue, Shared, Subscription, Topic};
 use crate::error::{ErrorKind, QueueError};
 use crate::filter;
 use crate::spec::{QueueSpec, Target, TopicSpec, key};
@@ -41,9 +41,6 @@ pub(super) fn publish(shared: &Shared, made: Made) {
             for subscription in topic.subscriptions.values() {
                 names.outlet(&subscription.outlet);
             }
-            for function in &topic.functions {
-                names.outlet(&function.outlet());
-            }
             let kept: std::collections::HashSet<String> = outlets(&topic).collect();
             if let Some(before) = names.topics.insert(key(&topic.name), Arc::new(*topic)) {
                 for outlet in outlets(&before).filter(|o| !kept.contains(o)) {
@@ -61,9 +58,8 @@ pub(super) fn publish(shared: &Shared, made: Made) {
     }
 }
 
-fn outlets(topic: &Topic) -> impl Iterator<Item = String> {
-    let subscriptions = topic.subscriptions.values().map(|s| s.outlet.clone());
-    subscriptions.chain(topic.functions.iter().map(FunctionSubscription::outlet))
+fn outlets(topic: &Topic) -> impl Iterator<Item = String> + '_ {
+    topic.subscriptions.values().map(|s| s.outlet.clone())
 }
 
 fn text(value: &impl Serialize) -> Result<String, Stop> {
@@ -153,8 +149,9 @@ impl Work {
             }
             Admin::DeleteTopic { name } => {
                 let topic = self.shared.topic(name)?;
-                if !topic.subscriptions.is_empty() || !topic.functions.is_empty() {
-                    let (subscriptions, functions) = (topic.subscriptions.len(), topic.functions.len());
+                let functions = self.shared.names.read().functions_of(&topic.name).len();
+                if !topic.subscriptions.is_empty() || functions > 0 {
+                    let subscriptions = topic.subscriptions.len();
                     return Err(ErrorKind::TopicInUse
                         .says(format!(
                             "`{}` has {subscriptions} subscriptions and {functions} triggers; remove them first.",
@@ -274,28 +271,13 @@ impl Work {
                 self.drop_outlet(conn, tally, &gone.outlet).await?;
                 Ok((Told::Done, Made::Topic(Box::new(topic))))
             }
-            Admin::Functions { topic, functions } => {
-                let mut topic = (*self.shared.topic(topic)?).clone();
-                for gone in topic.functions.iter().filter(|f| !functions.iter().any(|n| n.id == f.id)) {
-                    self.drop_outlet(conn, tally, &gone.outlet()).await?;
-                }
-                topic.functions.clone_from(functions);
-                Ok((Told::Done, Made::Topic(Box::new(topic))))
-            }
             _ => Err(ErrorKind::Internal.says("This is no change of subscriptions.").into()),
         }
     }
 }
 
 pub(super) fn new_topic(row: i64, name: String, spec: TopicSpec) -> Topic {
-    Topic {
-        row,
-        name,
-        spec,
-        subscriptions: std::collections::BTreeMap::new(),
-        functions: Vec::new(),
-        published: Arc::new(AtomicU64::new(0)),
-    }
+    Topic { row, name, spec, subscriptions: std::collections::BTreeMap::new(), published: Arc::new(AtomicU64::new(0)) }
 }
 
 async fn insert_queue(conn: &mut SqliteConnection, name: &str, spec: &QueueSpec) -> Result<i64, Stop> {

@@ -89,15 +89,13 @@ pub(super) async fn due(
     page(&rows)
 }
 
-pub(super) async fn after(
+pub(super) async fn first(
     conn: &mut SqliteConnection,
     outlet: &str,
-    after: i64,
     limit: usize,
 ) -> Result<Vec<Delivery>, sqlx::Error> {
-    let rows = sqlx::query(columns!("WHERE d.outlet = ?1 AND d.id > ?2 ORDER BY d.id LIMIT ?3"))
+    let rows = sqlx::query(columns!("WHERE d.outlet = ?1 ORDER BY d.id LIMIT ?2"))
         .bind(outlet)
-        .bind(after)
         .bind(int(limit as u64))
         .fetch_all(conn)
         .await?;
@@ -108,16 +106,6 @@ pub(super) async fn next_due(conn: &mut SqliteConnection, outlet: &str) -> Resul
     let next: Option<i64> =
         sqlx::query_scalar("SELECT MIN(due_ms) FROM deliveries WHERE outlet = ?1").bind(outlet).fetch_one(conn).await?;
     Ok(next.map(i64::unsigned_abs))
-}
-
-pub(super) async fn oldest(conn: &mut SqliteConnection, outlet: &str) -> Result<Option<u64>, sqlx::Error> {
-    let oldest: Option<i64> = sqlx::query_scalar(
-        "SELECT p.sent_ms FROM deliveries d JOIN published p ON p.id = d.publication WHERE d.outlet = ?1 ORDER BY d.id LIMIT 1",
-    )
-    .bind(outlet)
-    .fetch_optional(conn)
-    .await?;
-    Ok(oldest.map(i64::unsigned_abs))
 }
 
 /// Who gets a message.
@@ -168,7 +156,8 @@ impl Work {
         routing_key: &str,
         (count, bytes): (u64, u64),
     ) -> Result<Receivers, Stop> {
-        if topic.subscriptions.is_empty() && topic.functions.is_empty() {
+        let functions = self.shared.names.read().functions_of(&topic.name).to_vec();
+        if topic.subscriptions.is_empty() && functions.is_empty() {
             let why = format!("Nobody would get the message: subscribe to `{}` first.", topic.name);
             return Err(ErrorKind::NobodySubscribed.says(why).into());
         }
@@ -187,7 +176,7 @@ impl Work {
                 None => out.outlets.push(subscription.outlet.clone()),
             }
         }
-        for function in &topic.functions {
+        for function in &functions {
             if filter::matches(function.filter_type, &function.filter_keys, tags, routing_key) {
                 out.outlets.push(function.outlet());
             }

@@ -4,7 +4,7 @@ use super::admin::Made;
 use super::messages::{Handle, QueueCounts, Received};
 use super::outbox::Delivery;
 use super::{Stop, admin};
-use crate::catalogue::{FunctionSubscription, Queue, Shared, adjust};
+use crate::catalogue::{Queue, Shared, adjust};
 use crate::error::{ErrorKind, QueueError};
 use crate::service::QueueLimits;
 use crate::spec::{QueueChange, QueueSpec, Strategy, SubscriptionSpec, TopicChange, TopicSpec};
@@ -68,10 +68,14 @@ pub(crate) enum Op {
         delivery: i64,
         queue: String,
     },
+    /// Outlets of functions that may be gone.
+    Forget {
+        outlets: Vec<String>,
+    },
     /// What time does.
     Sweep,
     /// Changes of what there is: each in a transaction of its own, since what follows is decided by the catalogue in memory.
-    Admin(Admin),
+    Admin(Box<Admin>),
 }
 
 /// Changes of what there is.
@@ -86,7 +90,6 @@ pub(crate) enum Admin {
     Subscribe { topic: String, name: String, spec: SubscriptionSpec },
     SetSubscription { topic: String, name: String, change: SubscriptionChange },
     Unsubscribe { topic: String, name: String },
-    Functions { topic: String, functions: Vec<FunctionSubscription> },
 }
 
 /// A change of a subscription; what is absent stays.
@@ -119,24 +122,19 @@ pub(crate) enum Ask {
         queue: Arc<Queue>,
         done: Done<QueueCounts>,
     },
-    /// Deliveries of an outlet: those due at `now_ms` in the order of their times, or those after `after`, in the order they came.
+    /// Deliveries of an outlet: those due at `now_ms` in the order of their times, or the first ones, in the order they came.
     Due {
         outlet: String,
         now_ms: u64,
         limit: usize,
         done: Done<Vec<Delivery>>,
     },
-    After {
+    First {
         outlet: String,
-        after: i64,
         limit: usize,
         done: Done<Vec<Delivery>>,
     },
     NextDue {
-        outlet: String,
-        done: Done<Option<u64>>,
-    },
-    Oldest {
         outlet: String,
         done: Done<Option<u64>>,
     },
@@ -301,14 +299,11 @@ impl writer::Work for Work {
             Ask::Due { outlet, now_ms, limit, done } => {
                 drop(done.send(super::outbox::due(conn, &outlet, now_ms, limit).await.map_err(StoreError::from)));
             }
-            Ask::After { outlet, after, limit, done } => {
-                drop(done.send(super::outbox::after(conn, &outlet, after, limit).await.map_err(StoreError::from)));
+            Ask::First { outlet, limit, done } => {
+                drop(done.send(super::outbox::first(conn, &outlet, limit).await.map_err(StoreError::from)));
             }
             Ask::NextDue { outlet, done } => {
                 drop(done.send(super::outbox::next_due(conn, &outlet).await.map_err(StoreError::from)));
-            }
-            Ask::Oldest { outlet, done } => {
-                drop(done.send(super::outbox::oldest(conn, &outlet).await.map_err(StoreError::from)));
             }
         }
     }
@@ -403,6 +398,15 @@ impl Work {
             }
             Op::Enqueue { outlet, delivery, queue } => {
                 self.enqueue(conn, tally, outlet, *delivery, queue).await?;
+                Told::Done
+            }
+            Op::Forget { outlets } => {
+                for outlet in outlets {
+                    // It may be back.
+                    if !self.shared.names.read().is_bound(outlet) {
+                        self.drop_outlet(conn, tally, outlet).await?;
+                    }
+                }
                 Told::Done
             }
             Op::Sweep => Told::Swept(self.sweep(conn, tally).await?),
