@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod listen;
 pub mod loops;
+pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;
 

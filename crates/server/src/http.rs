@@ -15,7 +15,9 @@ use mayfly_observe::metrics::{InstanceState, MemoryOf};
 use mayfly_queues::api::{TDMQ_SERVICE, TDMQ_VERSION};
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
-use std::collections::HashMap;
+use mayfly_triggers::Engine;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -32,8 +34,24 @@ pub struct Front {
     ceiling_mb: u64,
     urls: Urls,
     queues: QueueParts,
+    triggers: Arc<Engine>,
+    /// Functions whose triggers' lag was shown.
+    lagging: Mutex<HashSet<(String, String)>>,
     draining: AtomicBool,
     main: tokio::runtime::Handle,
+}
+
+/// What a front door leads to.
+pub struct FrontParts {
+    pub control: Control,
+    pub backend: ProcessBackend,
+    pub node: Node,
+    pub metrics: Metrics,
+    /// Memory that instances may have, in MB.
+    pub ceiling_mb: u64,
+    pub urls: Urls,
+    pub queues: QueueParts,
+    pub triggers: Arc<Engine>,
 }
 
 /// Answers requests for the API.
@@ -89,21 +107,14 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
-    pub fn new(
-        control: Control,
-        backend: ProcessBackend,
-        node: Node,
-        metrics: Metrics,
-        keys: &Keys,
-        ceiling_mb: u64,
-        urls: Urls,
-        queues: QueueParts,
-    ) -> Self {
+    pub fn new(parts: FrontParts, keys: &Keys) -> Self {
+        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers } = parts;
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let verifier = Verifier::new(&["scf", TDMQ_SERVICE]);
         let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, credentials });
         let main = tokio::runtime::Handle::current();
-        Self { api, backend, node, ceiling_mb, urls, queues, draining: AtomicBool::new(false), main }
+        let lagging = Mutex::default();
+        Self { api, backend, node, ceiling_mb, urls, queues, triggers, lagging, draining: AtomicBool::new(false), main }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -157,6 +168,7 @@ impl Front {
         for ((namespace, function), count) in self.node.waiting() {
             self.api.metrics.function(&namespace, &function).set_waiting(count);
         }
+        crate::triggers::measure(&self.triggers, &self.api.metrics, &mut self.lagging.lock());
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
         if let Some(bytes) = self.backend.memory_bytes() {
             self.api.metrics.set_memory(MemoryOf::Instances, bytes);

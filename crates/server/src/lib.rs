@@ -13,6 +13,8 @@ mod provisioned;
 mod queues;
 mod runtimes;
 mod tls;
+mod topics;
+mod triggers;
 mod url;
 
 pub use data::Keys;
@@ -25,13 +27,14 @@ use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
-use mayfly_model::{RuntimeId, limits};
+use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
 use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_triggers::Source;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -170,6 +173,7 @@ impl Platform {
             account_mb: ceiling(&options),
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
+            trigger_kinds: vec![TriggerKind::Timer, TriggerKind::Cmq],
             ..ControlOptions::default()
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
@@ -181,6 +185,16 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
+        let topics = topics::TopicSource::new(queues.queues.clone(), options.app_id);
+        let sources = HashMap::from([(TriggerKind::Cmq, Arc::new(topics) as Arc<dyn Source>)]);
+        let triggers = triggers::engine(&data, &control, sources).await?;
+        // The invoker is a part of the control API: what it holds must not hold that.
+        let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
+        invoker.on_triggers(move || {
+            if let (Some(engine), Some(control)) = (engine.upgrade(), listening.upgrade()) {
+                engine.set(|| triggers::bindings(&control));
+            }
+        });
 
         let shutdown = Shutdown::new();
         let mut tasks = Vec::new();
@@ -192,16 +206,17 @@ impl Platform {
         let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
         let tls_port = tls_address.map(|address| address.port());
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
-        let service = Arc::new(http::Front::new(
-            control.clone(),
-            backend.clone(),
-            node.clone(),
-            metrics.clone(),
-            &keys,
-            ceiling(&options),
+        let front = http::FrontParts {
+            control: control.clone(),
+            backend: backend.clone(),
+            node: node.clone(),
+            metrics: metrics.clone(),
+            ceiling_mb: ceiling(&options),
             urls,
-            queues.clone(),
-        ));
+            queues: queues.clone(),
+            triggers: Arc::clone(&triggers),
+        };
+        let service = Arc::new(http::Front::new(front, &keys));
         let ahead = ahead::Ahead {
             memory,
             node: node.clone(),
@@ -215,6 +230,8 @@ impl Platform {
         tasks.push(tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())));
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
+        let stop = shutdown.child();
+        tasks.push(tokio::spawn(async move { triggers.run(stop).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
         let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {
