@@ -7,10 +7,19 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 fn start(data: &std::path::Path) -> Platform {
     Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data).start()
+}
+
+/// As [`eventually`], for what takes many runs of a function: two minutes.
+fn in_time(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A client of CMQ's API.
@@ -245,5 +254,83 @@ fn abuse_is_refused_and_metrics_tell() {
     let text = request.send(&body[..]).unwrap().body_mut().read_to_string().unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(answer["Response"]["QueueDescribe"]["InactiveMsgNum"], 1, "{answer}");
+    assert_eq!(platform.stop(), Some(0));
+}
+
+const TAKES: &str = "def main_handler(e, c):\n    cmq = e['Records'][0]['CMQ']\n    assert cmq['type'] == 'topic' and cmq['topicName'] == 'news' and cmq['subscriptionName'] == 'news', e\n    assert cmq['topicOwner'] == '1250000000' and cmq['publishTime'].endswith('Z') and cmq['requestId'], e\n    return cmq['msgBody'] + ' ' + cmq['msgId'] + ' ' + ','.join(cmq['msgTag'])\n";
+
+/// What the runs of a function returned, with how often each did.
+fn returned(platform: &Platform, function: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for offset in (0..).step_by(100) {
+        let request = json!({ "FunctionName": function, "Limit": 100, "Offset": offset });
+        let page = platform.must("GetFunctionLogs", request)["Data"].as_array().unwrap().clone();
+        for record in &page {
+            let text: Option<String> = serde_json::from_str(record["RetMsg"].as_str().unwrap()).ok();
+            *found.entry(text.unwrap_or_else(|| record.to_string())).or_insert(0) += 1;
+        }
+        if page.len() < 100 {
+            return found;
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_get_what_is_published_and_a_kill_loses_nothing() {
+    if !can_sandbox() {
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let mut platform = start(data.path());
+    let mut cmq = Cmq::new(platform.queues());
+    cmq.must("CreateTopic", &[("topicName", "news")]);
+    for (function, desc) in [("all", json!({})), ("red", json!({ "filterType": 1, "filterKey": ["red"] }))] {
+        platform.create(function, "Python3.9", "index.main_handler", &[("index.py", TAKES)], json!({ "Timeout": 60 }));
+        let trigger = json!({ "FunctionName": function, "TriggerName": "news", "Type": "cmq", "TriggerDesc": desc.to_string(), "Enable": "OPEN" });
+        platform.must("CreateTrigger", trigger);
+    }
+    assert_eq!(cmq.call("DeleteTopic", &[("topicName", "news")])["code"], 4000, "it has triggers");
+    // Published and acknowledged: the texts that a function returns for them.
+    let (mut all, mut red) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..4 {
+        for i in 0..10 {
+            let (text, tag) = (format!("{round}-{i}"), if i % 2 == 0 { "red" } else { "blue" });
+            let fields = [("topicName", "news"), ("msgBody", &*text), ("msgTag.1", tag), ("msgTag.2", "x")];
+            let id = cmq.must("PublishMessage", &fields)["msgId"].as_str().unwrap().to_owned();
+            let line = format!("{text} {id} {tag},x");
+            if tag == "red" {
+                red.insert(line.clone());
+            }
+            all.insert(line);
+        }
+        if round < 3 {
+            // Right behind the last acknowledgement.
+            platform.kill();
+            platform = start(data.path());
+            cmq = Cmq::new(platform.queues());
+        }
+    }
+    for (function, wanted) in [("all", &all), ("red", &red)] {
+        let mut runs = BTreeMap::new();
+        in_time("every message has run", || {
+            runs = returned(&platform, function);
+            wanted.iter().all(|line| runs.contains_key(line))
+        });
+        let strangers: Vec<_> = runs.keys().filter(|line| !wanted.contains(*line)).collect();
+        assert!(strangers.is_empty(), "{function}: {strangers:?}");
+    }
+    // A closed trigger gets nothing; with the last one gone, the topic can go.
+    let status = |function: &str, enable: &str| json!({ "FunctionName": function, "TriggerName": "news", "Type": "cmq", "Enable": enable });
+    platform.must("UpdateTriggerStatus", status("red", "CLOSE"));
+    cmq.must("PublishMessage", &[("topicName", "news"), ("msgBody", "late"), ("msgTag.1", "red")]);
+    in_time("it runs where the trigger is open", || {
+        returned(&platform, "all").keys().any(|line| line.starts_with("late "))
+    });
+    assert!(!returned(&platform, "red").keys().any(|line| line.starts_with("late ")));
+    for function in ["all", "red"] {
+        platform.must("DeleteTrigger", json!({ "FunctionName": function, "TriggerName": "news", "Type": "cmq" }));
+    }
+    cmq.must("DeleteTopic", &[("topicName", "news")]);
     assert_eq!(platform.stop(), Some(0));
 }
