@@ -179,9 +179,13 @@ impl Shared {
         self.names.read().topic(name).cloned()
     }
 
+    pub fn known_outlet(&self, name: &str) -> Option<Arc<Outlet>> {
+        self.names.read().outlets.get(name).cloned()
+    }
+
     pub fn outlet(&self, name: &str) -> Arc<Outlet> {
-        if let Some(found) = self.names.read().outlets.get(name) {
-            return Arc::clone(found);
+        if let Some(found) = self.known_outlet(name) {
+            return found;
         }
         self.names.write().outlet(name)
     }

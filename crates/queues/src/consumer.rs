@@ -55,8 +55,9 @@ impl Consumer {
     pub async fn peek(&self, limit: usize) -> Answer<Vec<Delivery>> {
         let outlet = self.outlet.clone();
         let found = self.queues.ask(|done| Ask::First { outlet, limit, done }).await?;
-        let oldest_ms = found.first().map_or(0, |d| d.sent_ms);
-        self.queues.shared().outlet(&self.outlet).oldest_ms.store(oldest_ms, Ordering::Release);
+        if let Some(outlet) = self.queues.shared().known_outlet(&self.outlet) {
+            outlet.oldest_ms.store(found.first().map_or(0, |d| d.sent_ms), Ordering::Release);
+        }
         Ok(found)
     }
 
@@ -70,7 +71,7 @@ impl Consumer {
 
     /// How far behind it is.
     pub fn lag(&self) -> Lag {
-        let outlet = self.queues.shared().outlet(&self.outlet);
+        let Some(outlet) = self.queues.shared().known_outlet(&self.outlet) else { return Lag::default() };
         let count = outlet.pending.load(Ordering::Acquire);
         let oldest_ms = outlet.oldest_ms.load(Ordering::Acquire);
         let known = count > 0 && oldest_ms > 0;

@@ -168,7 +168,11 @@ impl Queues {
             let mut names = self.shared().names.write();
             names.functions = functions;
             let functions = names.outlets.keys().filter(|outlet| outlet.starts_with('f'));
-            functions.filter(|outlet| !names.is_bound(outlet)).cloned().collect()
+            let gone: Vec<String> = functions.filter(|outlet| !names.is_bound(outlet)).cloned().collect();
+            for outlet in &gone {
+                names.outlets.remove(outlet);
+            }
+            gone
         };
         if gone.is_empty() {
             return;

@@ -114,7 +114,7 @@ impl Setup {
 
 /// The word behind `name` in a ready line.
 fn after<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
+    let mut words = line.split_whitespace().skip_while(|word| word.trim_start_matches('(') != name).skip(1);
     Some(words.next()?.trim_end_matches([',', ';', ')']))
 }
 

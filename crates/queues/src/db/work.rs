@@ -252,9 +252,14 @@ impl Tally {
             }
         }
         for (outlet, by) in self.outlets {
-            let found = shared.outlet(&outlet);
-            adjust(&found.pending, by);
-            if by > 0 {
+            if by <= 0 {
+                // One that is gone is not made again for this.
+                if let Some(found) = shared.known_outlet(&outlet) {
+                    adjust(&found.pending, by);
+                }
+            } else {
+                let found = shared.outlet(&outlet);
+                adjust(&found.pending, by);
                 found.arrived.notify_waiters();
                 found.arrived.notify_one();
                 shared.push.notify_one();
