@@ -13,12 +13,12 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
+    python | node | tccli | queues | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli runtimes web frameworks browser)
+  sessions=(python node tccli queues runtimes web frameworks browser)
   [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
@@ -43,7 +43,7 @@ fi
 
 say "== the platform"
 export MAYFLY_SECRET_ID=AKIDclienttests MAYFLY_SECRET_KEY=clienttestskey0123456789abcdef
-"$bin" up --data "$work/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/platform.log" &
+"$bin" up --data "$work/data" --listen 127.0.0.1:0 --queues-listen 127.0.0.1:0 --queues-push-allow 127.0.0.0/8 >"$work/ready" 2>"$work/platform.log" &
 platform=$!
 for _ in $(seq 300); do
   MAYFLY_ENDPOINT=$(sed -n 's/.*http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
@@ -58,6 +58,8 @@ if [ -z "$MAYFLY_ENDPOINT" ]; then
   exit 1
 fi
 export MAYFLY_ENDPOINT MAYFLY_PLATFORM_PID=$platform
+MAYFLY_QUEUES=$(sed -n 's/.*queues: \([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
+export MAYFLY_QUEUES
 passed "$(head -n 1 "$work/ready" | sed "s|$work|DIR|g")"
 
 # session NAME COMMAND...: a session that dies before its tally is a failure of its own.
@@ -80,6 +82,16 @@ for name in "${sessions[@]}"; do
         say; say "== tccli: SKIPPED, because MAYFLY_SKIP_TCCLI=1"
       elif venv=$(tccli_venv); then
         PATH="$venv/bin:$PATH" session tccli "$CLIENTS/tccli.sh"
+      else
+        failed "tccli: not installed"
+      fi
+      ;;
+    queues)
+      if venv=$(cmq_sdk); then session queues "$venv/bin/python" -B "$CLIENTS/queues.py"; else failed "CMQ SDK: not installed"; fi
+      if [ -z "$want_tccli" ] && [ "${MAYFLY_SKIP_TCCLI:-}" = 1 ]; then
+        say; say "== tccli tdmq: SKIPPED, because MAYFLY_SKIP_TCCLI=1"
+      elif venv=$(tccli_venv); then
+        PATH="$venv/bin:$PATH" session "tccli tdmq" "$CLIENTS/queues_tccli.sh"
       else
         failed "tccli: not installed"
       fi

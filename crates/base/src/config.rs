@@ -14,6 +14,7 @@ use mayfly_model::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
+use crate::listen::Listen;
 use crate::telemetry;
 
 /// Largest configuration file, in bytes.
@@ -65,7 +66,7 @@ macro_rules! from_text_by_from_str {
     )*};
 }
 
-from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, u64, usize);
+from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, Listen, u64, usize);
 
 impl FromText for Option<SocketAddr> {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -219,6 +220,10 @@ options! {
     install_config: PathBuf = PathBuf::new();
     /// Private address ranges that installs may reach and functions may not: a mirror of packages, say. As `network_allow`.
     install_allow: Vec<Cidr> = Vec::new();
+    /// Address that the message queues listen on (CMQ's API, and TDMQ's); `off`: none. TDMQ's is answered at `listen` too.
+    queues_listen: Listen = Listen(Some(SocketAddr::from(([127, 0, 0, 1], 8702))));
+    /// Ranges that are not public and that topics may push messages to all the same, loopback among them.
+    queues_push_allow: Vec<Cidr> = Vec::new();
 }
 
 /// Why the options cannot be used. Shown to whoever starts the platform.
@@ -372,6 +377,17 @@ impl PlatformOptions {
         }
         if self.tls_listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             return range("tls_listen", format!("is {} like `listen`; each needs its own port", self.listen));
+        }
+        if let Some(address) = self.queues_listen.0.filter(|a| a.port() != 0)
+            && (address == self.listen || Some(address) == self.tls_listen)
+        {
+            return range(
+                "queues_listen",
+                format!("is {address} like `listen` or `tls_listen`; each needs its own port"),
+            );
+        }
+        if self.queues_push_allow.len() > 64 {
+            return range("queues_push_allow", "has more than 64 ranges".into());
         }
         let label = |l: &str| {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

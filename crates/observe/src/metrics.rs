@@ -3,6 +3,10 @@
 //! Labels named by users (`namespace`, `function`) are bounded: when [`Metrics::new`]'s number of functions have series of their own,
 //! all others share the series `namespace="other", function="other"`. Each status, reason and kind is of a fixed set.
 
+mod queues;
+
+pub use queues::QueueGauges;
+
 use crate::LogStats;
 use arc_swap::ArcSwap;
 use mayfly_model::invocation::StartKind;
@@ -152,6 +156,8 @@ struct Inner {
     functions: ArcSwap<Own>,
     /// Held while `functions` is replaced.
     functions_writer: Mutex<()>,
+    /// Held from setting the queues' series to the end of writing them out.
+    queues_shown: Mutex<()>,
     functions_max: usize,
     other: Arc<FunctionMetrics>,
     actions: RwLock<HashSet<String>>,
@@ -184,6 +190,7 @@ struct Series {
     memory: Family<MemoryLabels, Gauge>,
     api_calls: Family<ApiLabels, Counter>,
     api_latency: Latencies<ActionLabels>,
+    queues: queues::QueueSeries,
 }
 
 /// A family of histograms over [`DURATION_BUCKETS_S`].
@@ -228,6 +235,7 @@ impl Series {
         registry.register_with_unit("memory", "Memory in use, promised and allowed", Unit::Bytes, self.memory.clone());
         registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
         registry.register_with_unit("api_latency", "Time to answer calls of the control API", Unit::Seconds, self.api_latency.0.clone());
+        self.queues.register(registry);
         registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
         registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
         registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
@@ -280,6 +288,7 @@ impl Metrics {
                 series,
                 functions: ArcSwap::default(),
                 functions_writer: Mutex::default(),
+                queues_shown: Mutex::default(),
                 functions_max,
                 other,
                 actions: RwLock::default(),
@@ -350,6 +359,13 @@ impl Metrics {
         let series = &self.inner.series;
         series.api_latency.0.get_or_create(&ActionLabels { action: action.clone() }).observe(latency.as_secs_f64());
         series.api_calls.get_or_create(&ApiLabels { action, code }).inc();
+    }
+
+    /// As [`Metrics::encode`], with the figures of these queues and no others. The first 200 get series of their own.
+    pub fn encode_with_queues(&self, queues: &[QueueGauges]) -> String {
+        let _shown = self.inner.queues_shown.lock();
+        self.inner.series.queues.set(queues);
+        self.encode()
     }
 
     /// Everything in the OpenMetrics text format (content type

@@ -1,6 +1,7 @@
 //! What the front door's paths mean.
 
 use crate::data::Keys;
+use crate::queues::QueueParts;
 use crate::url::{self, Urls};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
+use mayfly_queues::api::{TDMQ_SERVICE, TDMQ_VERSION};
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
 use mayfly_triggers::Engine;
@@ -31,6 +33,7 @@ pub struct Front {
     node: Node,
     ceiling_mb: u64,
     urls: Urls,
+    queues: QueueParts,
     triggers: Arc<Engine>,
     /// Functions whose triggers' lag was shown.
     lagging: Mutex<HashSet<(String, String)>>,
@@ -47,12 +50,14 @@ pub struct FrontParts {
     /// Memory that instances may have, in MB.
     pub ceiling_mb: u64,
     pub urls: Urls,
+    pub queues: QueueParts,
     pub triggers: Arc<Engine>,
 }
 
 /// Answers requests for the API.
 struct Api {
     control: Control,
+    queues: QueueParts,
     metrics: Metrics,
     verifier: Verifier,
     credentials: HashMap<String, Credential>,
@@ -76,6 +81,11 @@ impl Api {
         let verified = self.verify(&request);
         let (action, response) = match verified {
             Err(error) => (String::new(), ApiResponse::error(request_id, &error.into())),
+            Ok(verified) if verified.version == TDMQ_VERSION => {
+                let reply = self.queues.api.tdmq(verified).await;
+                self.metrics.api_call(&reply.action, &reply.code, begun.elapsed());
+                return HttpResponse::json(reply.body);
+            }
             Ok(verified) => {
                 let host = request.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
                 let action = verified.action.clone();
@@ -98,12 +108,13 @@ fn resident_bytes() -> u64 {
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
     pub fn new(parts: FrontParts, keys: &Keys) -> Self {
-        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, triggers } = parts;
+        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers } = parts;
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
-        let api = Arc::new(Api { control, metrics, verifier: Verifier::new(&["scf"]), credentials });
+        let verifier = Verifier::new(&["scf", TDMQ_SERVICE]);
+        let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, credentials });
         let main = tokio::runtime::Handle::current();
         let lagging = Mutex::default();
-        Self { api, backend, node, ceiling_mb, urls, triggers, lagging, draining: AtomicBool::new(false), main }
+        Self { api, backend, node, ceiling_mb, urls, queues, triggers, lagging, draining: AtomicBool::new(false), main }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -141,7 +152,7 @@ impl Front {
         }
     }
 
-    fn metrics(&self) -> HttpResponse {
+    async fn metrics(&self) -> HttpResponse {
         for runtime in RuntimeId::ALL {
             let stats = self.node.stats_of(runtime);
             for (state, count) in [
@@ -168,7 +179,7 @@ impl Front {
             status: 200,
             content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
             headers: Vec::new(),
-            body: Bytes::from(self.api.metrics.encode()),
+            body: Bytes::from(self.api.metrics.encode_with_queues(&self.queues.gauges().await)),
         }
     }
 
@@ -198,7 +209,7 @@ impl Service for Front {
         let is_get = matches!(request.method.as_str(), "GET" | "HEAD");
         match path {
             "/healthz" if is_get => self.health(),
-            "/metrics" if is_get => self.metrics(),
+            "/metrics" if is_get => self.metrics().await,
             _ => match path.strip_prefix(DOWNLOAD_PATH) {
                 Some(token) if is_get => self.download(token).await,
                 _ => HttpResponse::text(

@@ -10,8 +10,10 @@ mod invoker;
 mod logs;
 mod prepare;
 mod provisioned;
+mod queues;
 mod runtimes;
 mod tls;
+mod topics;
 mod triggers;
 mod url;
 
@@ -22,16 +24,17 @@ use anyhow::{Context, Result};
 use data::DataDir;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
-use mayfly_base::{EventLoops, SystemClock};
+use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
-use mayfly_model::{RuntimeId, limits};
+use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
 use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_triggers::Source;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,6 +62,8 @@ pub struct Platform {
     shutdown: Shutdown,
     drain: Duration,
     service: Arc<http::Front>,
+    queues: queues::QueueParts,
+    queues_address: Option<SocketAddr>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _data: DataDir,
     /// Where connections are served; ends last.
@@ -78,10 +83,11 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{}{} after {} ms (secret id {}; keys in {})",
+        "mayfly is ready on http://{}{} after {} ms (queues: {}; secret id {}; keys in {})",
         platform.address(),
         platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
+        Listen(platform.queues_address()),
         platform.keys().secret_id,
         platform.keys().source,
     );
@@ -130,6 +136,8 @@ impl Platform {
             open_stores(&data, &options),
         );
         let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
+        let queues = queues::QueueParts::open(&data, &options).await?;
+        let queue_door = queues::Door::bind(&options).await?;
         for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
             tracing::warn!("{warning}; `mayfly doctor` tells more");
         }
@@ -165,6 +173,7 @@ impl Platform {
             account_mb: ceiling(&options),
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
+            trigger_kinds: vec![TriggerKind::Timer, TriggerKind::Cmq],
             ..ControlOptions::default()
         };
         let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
@@ -176,7 +185,9 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
-        let triggers = triggers::engine(&data, &control, HashMap::new()).await?;
+        let topics = topics::TopicSource::new(queues.queues.clone(), options.app_id);
+        let sources = HashMap::from([(TriggerKind::Cmq, Arc::new(topics) as Arc<dyn Source>)]);
+        let triggers = triggers::engine(&data, &control, sources).await?;
         // The invoker is a part of the control API: what it holds must not hold that.
         let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
         invoker.on_triggers(move || {
@@ -202,6 +213,7 @@ impl Platform {
             metrics: metrics.clone(),
             ceiling_mb: ceiling(&options),
             urls,
+            queues: queues.clone(),
             triggers: Arc::clone(&triggers),
         };
         let service = Arc::new(http::Front::new(front, &keys));
@@ -210,7 +222,7 @@ impl Platform {
             node: node.clone(),
             invoker: Arc::clone(&invoker),
             control: control.clone(),
-            metrics,
+            metrics: metrics.clone(),
             clock: Arc::new(SystemClock),
         };
         tasks.push(tokio::spawn(tend(node.clone(), invoker, shutdown.child())));
@@ -228,6 +240,11 @@ impl Platform {
                 tracing::warn!(cut = drained.cut, "requests were not done when the drain time was over");
             }
         }));
+        let queues_address = queue_door.as_ref().map(queues::Door::address);
+        if let Some(door) = queue_door {
+            tasks.push(tokio::spawn(door.run(queues.clone(), &keys, metrics, shutdown.child(), Arc::clone(&loops))));
+        }
+        tasks.push(tokio::spawn(queues.clone().run(shutdown.child())));
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
         Ok(Self {
@@ -241,6 +258,8 @@ impl Platform {
             shutdown,
             drain,
             service,
+            queues,
+            queues_address,
             tasks,
             _data: data,
             _loops: loops,
@@ -255,6 +274,16 @@ impl Platform {
     /// The address that it listens on for TLS, if it does.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// The address that the message queues listen on, if they do.
+    pub fn queues_address(&self) -> Option<SocketAddr> {
+        self.queues_address
+    }
+
+    /// The message queues.
+    pub fn queues(&self) -> &mayfly_queues::Queues {
+        &self.queues.queues
     }
 
     /// The root key pair.
@@ -275,6 +304,7 @@ impl Platform {
     /// Stops taking requests, lets those in flight finish within the drain time, and ends every part.
     pub async fn stop(self) {
         self.service.drain();
+        self.queues.queues.drain();
         self.shutdown.trigger();
         self.control.interrupt_installs();
         for task in self.tasks {
@@ -286,6 +316,9 @@ impl Platform {
             tracing::warn!("invocations were not done when the drain time was over; they are ended");
         }
         self.node.stop().await;
+        if let Err(error) = self.queues.queues.close().await {
+            tracing::error!(%error, "the queues' database could not be closed");
+        }
         let logs = self.log_store;
         if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
             tracing::error!("the log store could not be closed");

@@ -146,7 +146,14 @@ pub fn sign_v1(request: &V1Request<'_>) -> Result<String, SignError> {
         V1Method::Get => "GET",
         V1Method::Post => "POST",
     };
-    let mac = v1::mac(request.style, request.secret_key, (method, request.host, request.path), fields.iter().copied());
+    let dialect = v1::Dialect::Api;
+    let mac = v1::mac(
+        request.style,
+        dialect,
+        request.secret_key,
+        (method, request.host, request.path),
+        fields.iter().copied(),
+    );
     let signature = BASE64_STANDARD.encode(mac);
     fields.push(("Signature", &signature));
     let mut out = String::new();

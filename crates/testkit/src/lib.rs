@@ -83,7 +83,7 @@ impl Setup {
         let temporary = self.data.is_none().then(|| tempfile::tempdir().expect("temporary directories can be made"));
         let data = self.data.unwrap_or_else(|| temporary.as_ref().expect("made above").path().to_owned());
         let mut child = Command::new(&self.program)
-            .args(["up", "--listen", "127.0.0.1:0", "--log-level", "warn", "--data"])
+            .args(["up", "--listen", "127.0.0.1:0", "--queues-listen", "127.0.0.1:0", "--log-level", "warn", "--data"])
             .arg(&data)
             .args(&self.arguments)
             .env("MAYFLY_SECRET_ID", SECRET_ID)
@@ -112,6 +112,12 @@ impl Setup {
     }
 }
 
+/// The word behind `name` in a ready line.
+fn after<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = line.split_whitespace().skip_while(|word| word.trim_start_matches('(') != name).skip(1);
+    Some(words.next()?.trim_end_matches([',', ';', ')']))
+}
+
 /// A running platform. Dropping it stops it.
 pub struct Platform {
     /// A client of it.
@@ -132,6 +138,11 @@ impl std::ops::Deref for Platform {
 }
 
 impl Platform {
+    /// Where its message queues listen: `host:port`.
+    pub fn queues(&self) -> &str {
+        after(&self.ready_line, "queues:").expect("the ready line tells where the queues are")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.as_ref().map_or(0, |c| c.id() as i32)

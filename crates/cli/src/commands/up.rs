@@ -4,7 +4,7 @@ use crate::cli::Common;
 use crate::error::CliError;
 use crate::settings::data_default_here;
 use clap::Args;
-use mayfly_base::{Cidr, Forecast, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
+use mayfly_base::{Cidr, Forecast, Listen, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -119,6 +119,12 @@ pub struct UpArgs {
     /// Private ranges that installs may reach and functions may not, with commas between
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
     pub install_allow: Option<Vec<Cidr>>,
+    /// Address that the message queues listen on, or off [default: 127.0.0.1:8702]
+    #[arg(long, value_name = "ADDR")]
+    pub queues_listen: Option<Listen>,
+    /// Ranges that are not public and that topics may push messages to, with commas between
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
+    pub queues_push_allow: Option<Vec<Cidr>>,
 }
 
 impl UpArgs {
@@ -159,6 +165,8 @@ impl UpArgs {
             install_cache_mb: self.install_cache_mb,
             install_config: self.install_config,
             install_allow: self.install_allow,
+            queues_listen: self.queues_listen,
+            queues_push_allow: self.queues_push_allow,
         }
     }
 }

@@ -61,6 +61,19 @@ impl Wire {
         verifier.verify(&view, credentials, now_ms)
     }
 
+    /// As a request of CMQ's SDKs.
+    pub fn verify_cmq(&self, now_ms: u64) -> Result<Verified, SignError> {
+        let header = |name: &str| self.headers.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_slice());
+        let view = RequestView {
+            method: &self.method,
+            path: &self.path,
+            query: &self.query,
+            header: &header,
+            body: &self.body,
+        };
+        Verifier::new(&["tdmq"]).verify_cmq(&view, &credentials(), now_ms)
+    }
+
     /// Verifies at the time of the recordings with a fresh verifier for `scf`.
     pub fn verify(&self) -> Result<Verified, SignError> {
         self.verify_with(&Verifier::new(&["scf"]), &credentials(), T * 1000)

@@ -1,0 +1,79 @@
+//! What messages cost with many of them waiting: `cargo test -p mayfly-queues --test cost -- --ignored --nocapture`.
+
+mod common;
+
+use mayfly_base::SystemClock;
+use mayfly_queues::spec::QueueChange;
+use mayfly_queues::{QueueLimits, Queues};
+use std::sync::Arc;
+use std::time::Instant;
+
+const PENDING: usize = 100_000;
+const CALLERS: usize = 32;
+const EACH: usize = 100;
+
+/// Runs `EACH` calls on each of `CALLERS` tasks, and tells calls per second.
+async fn rate<F: Future<Output = ()> + Send>(call: impl Fn() -> F + Clone + Send + 'static) -> f64
+where
+    F: 'static,
+{
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let call = call.clone();
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    call().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    (CALLERS * EACH) as f64 / begun.elapsed().as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, not a check"]
+async fn cost_of_messages_with_many_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let queues = Queues::open(&dir.path().join("q.db"), QueueLimits::default(), Arc::new(SystemClock)).await.unwrap();
+    queues.create_queue("q", QueueChange { visibility_s: Some(43_200), ..QueueChange::default() }).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..PENDING / 16 {
+        queues.send_batch("q", vec!["x".repeat(200); 16], 0).await.unwrap();
+    }
+    println!(
+        "{PENDING} sent in batches of 16, one after another: {:.0}/s",
+        PENDING as f64 / begun.elapsed().as_secs_f64()
+    );
+    let all = queues.clone();
+    let sends = rate(move || {
+        let queues = all.clone();
+        async move { drop(queues.send("q", "x".repeat(200)).await.unwrap()) }
+    });
+    println!("sends by {CALLERS} callers: {:.0}/s", sends.await);
+    let all = queues.clone();
+    let receives = rate(move || {
+        let queues = all.clone();
+        async move {
+            let got = queues.receive("q", 1, Some(0)).await.unwrap();
+            assert_eq!(queues.delete("q", &[got[0].handle.clone()]).await.unwrap(), [true]);
+        }
+    });
+    println!("receive and delete by {CALLERS} callers: {:.0} pairs/s", receives.await);
+    let begun = Instant::now();
+    let counts = queues.queue("q").await.unwrap().counts;
+    println!("attributes: {:.1} ms ({} active)", begun.elapsed().as_secs_f64() * 1000.0, counts.active);
+    queues.close().await.unwrap();
+    let begun = Instant::now();
+    let queues = Queues::open(&dir.path().join("q.db"), QueueLimits::default(), Arc::new(SystemClock)).await.unwrap();
+    println!("opened again: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+    let begun = Instant::now();
+    queues.clear_queue("q").await.unwrap();
+    println!("cleared: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+    let begun = Instant::now();
+    while queues.sweep().await.unwrap() {}
+    println!("and swept: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+}
