@@ -19,6 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The one version of the API.
@@ -39,6 +40,10 @@ pub struct Options {
     pub account_mb: u64,
     /// Asynchronous events running at once.
     pub events: EventConcurrency,
+    /// Largest asynchronous event, in bytes.
+    pub event_bytes_max: usize,
+    /// How long events that run may go on after a stop was asked for; what is cut short runs again after the next start.
+    pub drain: Duration,
     /// Installs of dependencies that may be under way or waiting.
     pub installs_max: usize,
     /// Of those, the ones whose packages may be held in memory.
@@ -54,6 +59,8 @@ impl Default for Options {
             functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
             events: EventConcurrency { total: 256, per_function: 32 },
+            event_bytes_max: limits::EVENT_ASYNC_BYTES_MAX,
+            drain: Duration::from_secs(30),
             installs_max: 64,
             installs_loaded_max: 4,
         }
@@ -127,6 +134,7 @@ impl Control {
             logs.clone(),
             clock.clone(),
             options.events,
+            options.drain,
         ));
         let installs = Installs::new(
             catalogue.clone(),

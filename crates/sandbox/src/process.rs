@@ -354,6 +354,12 @@ impl Instance for ProcessInstance {
         }
     }
 
+    fn terminate(&self) {
+        if let Some(pid) = self.init.as_ref().and_then(|init| sys::pidfd_pid(init.as_fd())) {
+            terminate_below(pid, TREE_DEPTH_MAX);
+        }
+    }
+
     fn memory_peak_bytes(&self) -> u64 {
         self.peak.as_ref().and_then(|f| read_small(f).trim().parse().ok()).unwrap_or(0)
     }
@@ -365,6 +371,32 @@ impl Instance for ProcessInstance {
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }
+}
+
+/// Generations of processes in a sandbox that are told to end.
+const TREE_DEPTH_MAX: u32 = 32;
+
+/// Sends SIGTERM to the children of a process, and to theirs. A child is looked up again once there is a descriptor of it: between the two
+/// looks its number may have become another's.
+fn terminate_below(pid: i32, depth: u32) {
+    if depth == 0 {
+        return;
+    }
+    for child in children(pid) {
+        terminate_below(child, depth - 1);
+        if let Ok(process) = sys::pidfd_open(child)
+            && children(pid).contains(&child)
+        {
+            let _ = sys::pidfd_kill(process.as_fd(), libc::SIGTERM);
+        }
+    }
+}
+
+/// Children of all threads of a process; none when it is gone.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Where the interpreter of a runtime is, if it is where sandboxes can see it.

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod data;
+mod events;
 mod http;
 mod install;
 mod invoker;
@@ -30,7 +31,7 @@ use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
-use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_store::{CodeCache, EventLog, FileBlobs, SqliteMeta};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -161,6 +162,8 @@ impl Platform {
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
+            event_bytes_max: options.event_bytes_max,
+            drain: Duration::from_secs(options.drain_s),
             account_mb: ceiling(&options),
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
@@ -283,16 +286,15 @@ impl Platform {
 
 struct Stores {
     meta: Arc<SqliteMeta>,
-    events: Arc<SqliteEvents>,
+    events: Arc<dyn EventLog>,
     blobs: Arc<FileBlobs>,
     code: Arc<CodeCache>,
     logs: LogStore,
 }
 
 async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores> {
-    let (meta_path, events_path) = (data.path("meta.db"), data.path("events.db"));
-    let (meta, events) =
-        tokio::join!(SqliteMeta::open(&meta_path), SqliteEvents::open(&events_path, EventLimits::default()));
+    let meta_path = data.path("meta.db");
+    let (meta, events) = tokio::join!(SqliteMeta::open(&meta_path), events::open(data, options));
     let blobs = Arc::new(FileBlobs::open(&data.path("blobs")).context("open the blob store")?);
     let code = CodeCache::open(&data.path("code"), Arc::clone(&blobs) as _).context("open the code cache")?;
     let log_options = LogOptions {
@@ -302,7 +304,7 @@ async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores
     let logs = LogStore::open(&data.path("logs"), log_options).context("open the log store")?;
     Ok(Stores {
         meta: Arc::new(meta.context("open the metadata store")?),
-        events: Arc::new(events.context("open the event log")?),
+        events: events.context("open the event log")?,
         blobs,
         code: Arc::new(code),
         logs,
