@@ -247,9 +247,11 @@ impl Events {
         let due_ms = event.accepted_ms;
         let stored = StoredEvent { id, payload, due_ms, attempt: 0 };
         self.log.append(stored).await.map_err(|error| match error {
-            StoreError::Full(_) => ApiError::new(
+            StoreError::Full(why) => ApiError::new(
                 "RequestLimitExceeded",
-                "Too many asynchronous events are pending; this one was not accepted. Try again later.",
+                format!(
+                    "No room is left for further asynchronous events ({why}); this one was not accepted. Try again later."
+                ),
             ),
             error => store_error(error),
         })?;

@@ -7,7 +7,7 @@ use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use mayfly_model::RequestId;
 use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -21,6 +21,12 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 /// Pages of the file given back to the system at a time, once the log has run empty.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
+
+/// What appends leave free on the disk, in bytes: removing an event takes room in the write-ahead log first, and a log that is full must be
+/// able to run empty.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// What a row takes beside its payload, indexes and unused parts of pages included, in bytes. An estimate on the large side.
+const ROW_BYTES: usize = 1024;
 
 /// Events in one SQLite file, written by one task over one connection. Writes that wait together are committed
 /// together, so that many callers share one sync of the disk.
@@ -73,7 +79,7 @@ impl SqliteEvents {
                 .fetch_one(&mut conn)
                 .await?;
         let room = Arc::new(Room::new(limits, count.unsigned_abs(), bytes.unsigned_abs()));
-        let jobs = Jobs::start(conn, Pending { room: Arc::clone(&room) });
+        let jobs = Jobs::start(conn, Pending { room: Arc::clone(&room), path: path.to_owned() });
         Ok(Self { jobs, room })
     }
 
@@ -120,6 +126,35 @@ impl EventLog for SqliteEvents {
 /// The events, and how much room they leave.
 struct Pending {
     room: Arc<Room>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// Turns appends away that would leave less than [`RESERVE_BYTES`] on the disk.
+    fn refuse_what_does_not_fit(&self, group: &mut Vec<Write>) {
+        let size = |write: &Write| match &write.op {
+            Op::Append(event) => Some((event.payload.len() + ROW_BYTES) as u64),
+            _ => None,
+        };
+        let bytes: u64 = group.iter().filter_map(size).sum();
+        if bytes == 0 {
+            return;
+        }
+        let free = match rustix::fs::statvfs(&self.path) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            // Then it is for the commit to find out.
+            Err(_) => return,
+        };
+        // Each byte is written to the write-ahead log first, and into the database later.
+        if free.saturating_sub(2 * bytes) >= RESERVE_BYTES {
+            return;
+        }
+        let (appends, others) = group.drain(..).partition(|write| matches!(write.op, Op::Append(_)));
+        *group = others;
+        for write in appends {
+            settle(&self.room, write, Err(StoreError::Full("the disk is full")));
+        }
+    }
 }
 
 #[async_trait]
@@ -131,7 +166,10 @@ impl Work for Pending {
     const GROUP_WRITES_MAX: usize = 2048;
 
     async fn commit(&mut self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
-        commit_group(conn, &self.room, group).await;
+        self.refuse_what_does_not_fit(group);
+        if !group.is_empty() {
+            commit_group(conn, &self.room, group).await;
+        }
     }
 
     async fn read(&mut self, conn: &mut SqliteConnection, Due { now_ms, limit, after, done }: Due) {
