@@ -179,7 +179,7 @@ fn a_full_disk_refuses_events_and_loses_none() {
     if !can_sandbox() {
         return;
     }
-    let (data, disk) = (tempfile::tempdir().unwrap(), SmallDisk::new(24));
+    let (data, disk) = (tempfile::tempdir().unwrap(), SmallDisk::new(40));
     // Only the events are on the small disk.
     std::fs::write(disk.0.path().join("events.db"), b"").unwrap();
     std::os::unix::fs::symlink(disk.0.path().join("events.db"), data.path().join("events.db")).unwrap();
@@ -194,7 +194,7 @@ fn a_full_disk_refuses_events_and_loses_none() {
             break answer;
         }
         accepted += 1;
-        assert!(accepted < 2000, "24 MB are never full");
+        assert!(accepted < 2000, "40 MB are never full");
     };
     assert_eq!(refused["Error"]["Code"], "RequestLimitExceeded", "{refused}");
     let message = refused["Error"]["Message"].as_str().unwrap();

@@ -136,6 +136,8 @@ impl Control {
             options.events,
             options.drain,
         ));
+        // Before the first question for them: what is pending must not look as if it had never been.
+        events.recover().await.map_err(LoadError::Events)?;
         let installs = Installs::new(
             catalogue.clone(),
             blobs.clone(),

@@ -33,8 +33,8 @@ const CACHE_BYTES_MAX: usize = 32 << 20;
 const RECOVER_PAGE: usize = 1000;
 /// Pause before the log is asked again after it failed.
 const LOG_RETRY: Duration = Duration::from_secs(1);
-/// How often a finished event is reported to a failing log before it is left to run again after a restart.
-const FINISH_TRIES: u32 = 5;
+/// How often a failing log is asked: to be read at the start, and to forget a finished event before that is left to run again after a restart.
+const LOG_TRIES: u32 = 5;
 
 /// How many events run at once.
 #[derive(Clone, Copy, Debug)]
@@ -301,10 +301,6 @@ impl Events {
     /// Runs events until `shutdown`, then waits for those that run, as long as the drain time allows. What is cut short by that or by dropping this runs again after the next start.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
-        tokio::select! {
-            () = self.recover() => {}
-            () = shutdown.cancelled() => return,
-        }
         loop {
             let next_due = self.start_ready(&mut tasks);
             let pause = async {
@@ -327,19 +323,24 @@ impl Events {
         let _ = tokio::time::timeout(self.drain, async { while tasks.join_next().await.is_some() {} }).await;
     }
 
-    /// Reads what an earlier process left.
-    async fn recover(&self) {
-        let mut after: Option<EventCursor> = None;
+    /// Reads what an earlier process left. To be done before anybody asks for pending events.
+    ///
+    /// # Errors
+    /// Of the log, when it cannot be read in some attempts.
+    pub async fn recover(&self) -> Result<(), StoreError> {
+        let (mut after, mut failures) = (None::<EventCursor>, 0);
         loop {
             let page = match self.log.due(i64::MAX as u64, RECOVER_PAGE, after).await {
                 Ok(page) => page,
-                Err(error) => {
+                Err(error) if failures < LOG_TRIES => {
+                    failures += 1;
                     tracing::error!(%error, "pending events cannot be read; trying again");
                     tokio::time::sleep(LOG_RETRY).await;
                     continue;
                 }
+                Err(error) => return Err(error),
             };
-            let Some(last) = page.last() else { return };
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.cursor());
             for stored in page {
                 match serde_json::from_slice::<Event>(&stored.payload) {
@@ -434,7 +435,7 @@ impl Events {
 
     /// False: the log did not forget it.
     async fn finish(&self, id: RequestId) -> bool {
-        for attempt in 1..=FINISH_TRIES {
+        for attempt in 1..=LOG_TRIES {
             match self.log.finish(id).await {
                 Ok(()) => return true,
                 Err(error) => {

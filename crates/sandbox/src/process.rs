@@ -356,7 +356,7 @@ impl Instance for ProcessInstance {
 
     fn terminate(&self) {
         if let Some(pid) = self.init.as_ref().and_then(|init| sys::pidfd_pid(init.as_fd())) {
-            terminate_below(pid, TREE_DEPTH_MAX);
+            terminate_beside(pid);
         }
     }
 
@@ -373,30 +373,23 @@ impl Instance for ProcessInstance {
     }
 }
 
-/// Generations of processes in a sandbox that are told to end.
-const TREE_DEPTH_MAX: u32 = 32;
-
-/// Sends SIGTERM to the children of a process, and to theirs. A child is looked up again once there is a descriptor of it: between the two
-/// looks its number may have become another's.
-fn terminate_below(pid: i32, depth: u32) {
-    if depth == 0 {
-        return;
-    }
-    for child in children(pid) {
-        terminate_below(child, depth - 1);
-        if let Ok(process) = sys::pidfd_open(child)
-            && children(pid).contains(&child)
+/// Sends SIGTERM to every process in the pid namespace of `init` but `init` itself. By namespace and not by descent: the parent of a forked
+/// instance is the template that it was forked from.
+fn terminate_beside(init: i32) {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(of_init) = namespace(init) else { return };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid == init || namespace(pid).as_ref() != Some(&of_init) {
+            continue;
+        }
+        // Looked at again once there is a descriptor of it: between the two looks its number may have become another's.
+        if let Ok(process) = sys::pidfd_open(pid)
+            && namespace(pid).as_ref() == Some(&of_init)
         {
             let _ = sys::pidfd_kill(process.as_fd(), libc::SIGTERM);
         }
     }
-}
-
-/// Children of all threads of a process; none when it is gone.
-fn children(pid: i32) -> Vec<i32> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    texts.flat_map(|text| text.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Where the interpreter of a runtime is, if it is where sandboxes can see it.

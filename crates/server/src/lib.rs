@@ -169,7 +169,9 @@ impl Platform {
             installs_loaded_max: options.install_concurrency + 2,
             ..ControlOptions::default()
         };
-        let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
+        let control = Control::start(ports, control_options)
+            .await
+            .context("load the catalogue of functions and the pending events")?;
         invoker::restore_quotas(&control, &node);
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));

@@ -131,7 +131,7 @@ struct Pending {
 
 impl Pending {
     /// Turns appends away that would leave less than [`RESERVE_BYTES`] on the disk.
-    fn refuse_what_does_not_fit(&self, group: &mut Vec<Write>) {
+    async fn refuse_what_does_not_fit(&self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
         let size = |write: &Write| match &write.op {
             Op::Append(event) => Some((event.payload.len() + ROW_BYTES) as u64),
             _ => None,
@@ -145,8 +145,15 @@ impl Pending {
             // Then it is for the commit to find out.
             Err(_) => return,
         };
-        // Each byte is written to the write-ahead log first, and into the database later.
+        // Each byte is written to the write-ahead log first, and into the database later, where there may be room already.
         if free.saturating_sub(2 * bytes) >= RESERVE_BYTES {
+            return;
+        }
+        let unused = sqlx::query_scalar::<_, i64>(
+            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
+        );
+        let unused = unused.fetch_one(conn).await.map_or(0, i64::unsigned_abs);
+        if free.saturating_sub(bytes + bytes.saturating_sub(unused)) >= RESERVE_BYTES {
             return;
         }
         let (appends, others) = group.drain(..).partition(|write| matches!(write.op, Op::Append(_)));
@@ -166,7 +173,7 @@ impl Work for Pending {
     const GROUP_WRITES_MAX: usize = 2048;
 
     async fn commit(&mut self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
-        self.refuse_what_does_not_fit(group);
+        self.refuse_what_does_not_fit(conn, group).await;
         if !group.is_empty() {
             commit_group(conn, &self.room, group).await;
         }
