@@ -197,6 +197,17 @@ options! {
     functions_per_namespace: usize = limits::FUNCTIONS_PER_NAMESPACE_DEFAULT;
     /// How long logs of functions are kept, in hours.
     log_retention_hours: u64 = 168;
+    /// Where asynchronous events are kept until they are done: empty for a file in `data`, or `nats://[user:password@]host:port[/STREAM]` (`tls://`
+    /// with TLS) for a stream of a NATS server with JetStream.
+    events: String = String::new();
+    /// File with credentials for that server (`.creds`: JWT and seed). Empty: what the address says.
+    events_credentials: PathBuf = PathBuf::new();
+    /// Most asynchronous events that are pending; the next is refused with `RequestLimitExceeded`.
+    events_max: u64 = 100_000;
+    /// Most space that pending asynchronous events take, in MB.
+    events_mb: u64 = 1024;
+    /// Largest asynchronous event, in bytes.
+    event_bytes_max: usize = limits::EVENT_ASYNC_BYTES_MAX;
     /// Most calls of one function that wait for an instance; the next is refused with 429.
     waiting_room: usize = 1000;
     /// How long a call waits for an instance before it is refused with 429, in seconds.
@@ -409,6 +420,16 @@ impl PlatformOptions {
         between("precreate_java", self.precreate_java, 0, 256)?;
         between("functions_per_namespace", self.functions_per_namespace, 1, 1_000_000)?;
         between("log_retention_hours", self.log_retention_hours, 1, 10 * 8760)?;
+        // The address is read whole, and its secrets kept out of messages, by what connects to it.
+        if !self.events.is_empty() && !["nats://", "tls://"].iter().any(|scheme| self.events.starts_with(scheme)) {
+            return range("events", "is neither empty nor an address that begins with nats:// or tls://".into());
+        }
+        if self.events.is_empty() && given(&self.events_credentials) {
+            return range("events", "is missing: credentials (`events_credentials`) are for a NATS server".into());
+        }
+        between("events_max", self.events_max, 1, 10_000_000)?;
+        between("events_mb", self.events_mb, 16, 1 << 20)?;
+        between("event_bytes_max", self.event_bytes_max, 1024, limits::EVENT_SYNC_BYTES_MAX)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;
         between("waiting_s", self.waiting_s, 1, u64::from(limits::TIMEOUT_S_MAX))?;
         between("drain_s", self.drain_s, 0, 3600)?;

@@ -1,5 +1,6 @@
 //! Configuration, telemetry set-up, shutdown, back-off: what every part of the server needs.
 
+pub mod abort;
 pub mod backoff;
 pub mod cidr;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;
 
+pub use abort::{Abort, Aborter};
 pub use backoff::Backoff;
 pub use cidr::Cidr;
 pub use clock::{Clock, SystemClock, TestClock};

@@ -126,6 +126,8 @@ impl Instance for FakeInstance {
         Err(SandboxError::Stopped)
     }
 
+    fn terminate(&self) {}
+
     fn kill(&self) {
         self.ended.store(true, Ordering::SeqCst);
     }

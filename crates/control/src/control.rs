@@ -20,6 +20,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The one version of the API.
@@ -40,6 +41,10 @@ pub struct Options {
     pub account_mb: u64,
     /// Asynchronous events running at once.
     pub events: EventConcurrency,
+    /// Largest asynchronous event, in bytes.
+    pub event_bytes_max: usize,
+    /// How long events that run may go on after a stop was asked for; what is cut short runs again after the next start.
+    pub drain: Duration,
     /// Installs of dependencies that may be under way or waiting.
     pub installs_max: usize,
     /// Of those, the ones whose packages may be held in memory.
@@ -57,6 +62,8 @@ impl Default for Options {
             functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
             events: EventConcurrency { total: 256, per_function: 32 },
+            event_bytes_max: limits::EVENT_ASYNC_BYTES_MAX,
+            drain: Duration::from_secs(30),
             installs_max: 64,
             installs_loaded_max: 4,
             trigger_kinds: vec![TriggerKind::Timer],
@@ -142,7 +149,10 @@ impl Control {
             logs.clone(),
             clock.clone(),
             options.events,
+            options.drain,
         ));
+        // Before the first question for them: what is pending must not look as if it had never been.
+        events.recover().await.map_err(LoadError::Events)?;
         let installs = Installs::new(
             catalogue.clone(),
             blobs.clone(),

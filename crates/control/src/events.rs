@@ -4,11 +4,18 @@
 //! wait for a turn; after a restart it is read back from the log. An event whose run was cut short by a crash runs
 //! again: at least once, as SCF promises.
 
+mod status;
+mod terminate;
+
+pub use status::{EndedCounts, FunctionDepth, PendingEvent};
+pub use terminate::TerminateError;
+
 use crate::catalogue::{Catalogue, store_error};
 use crate::ports::{InvokeRequest, Invoker, Logs};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, EventPolicy, InvocationRecord, RequestId, Status};
+use mayfly_base::abort::{Abort, abort};
+use mayfly_model::{ApiError, EventMark, EventPolicy, InvocationRecord, InvokeOutcome, RequestId, Status};
 use mayfly_plan::retry::{Attempt, Tried, Verdict};
 use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};
 use parking_lot::Mutex;
@@ -26,8 +33,8 @@ const CACHE_BYTES_MAX: usize = 32 << 20;
 const RECOVER_PAGE: usize = 1000;
 /// Pause before the log is asked again after it failed.
 const LOG_RETRY: Duration = Duration::from_secs(1);
-/// How often a finished event is reported to a failing log before it is left to run again after a restart.
-const FINISH_TRIES: u32 = 5;
+/// How often a failing log is asked: to be read at the start, and to forget a finished event before that is left to run again after a restart.
+const LOG_TRIES: u32 = 5;
 
 /// How many events run at once.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +59,33 @@ pub struct Event {
     pub routing_key: Vec<(String, String)>,
     /// The event: JSON text.
     pub event: String,
-    /// What it comes from: a trigger's type (`timer`); empty for a call by the API.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub source: String,
     /// When it was accepted, in milliseconds since the epoch.
     pub accepted_ms: u64,
+    /// Where it came from: [`SOURCE_API`], or the kind of a trigger in capitals.
+    #[serde(default = "source_api")]
+    pub source: String,
+}
+
+/// [`Event::source`] of calls of the API.
+pub const SOURCE_API: &str = "API";
+
+/// What events had as their source before they had one.
+fn source_api() -> String {
+    SOURCE_API.into()
+}
+
+/// An event of which nothing more will be tried.
+pub struct Ended {
+    /// Its id.
+    pub id: RequestId,
+    /// The event; `None`: it could not be read back from the log.
+    pub event: Option<Arc<Event>>,
+    /// How the last attempt ended.
+    pub status: Status,
+    /// What was tried before the last attempt.
+    pub tried: Tried,
+    /// What the last attempt brought; `None`: it never came to an attempt, since the function was gone or the event was terminated.
+    pub outcome: Option<InvokeOutcome>,
 }
 
 /// What is known of a pending event.
@@ -72,6 +101,13 @@ pub struct Pending {
     pub since_ms: u64,
 }
 
+impl Event {
+    /// What the records of its attempts say of it.
+    fn mark(&self) -> EventMark {
+        EventMark { source: self.source.clone(), accepted_ms: self.accepted_ms }
+    }
+}
+
 type Owner = Arc<(String, String)>;
 
 #[derive(Debug)]
@@ -83,10 +119,33 @@ struct Item {
     /// The event, while the cache has room.
     event: Option<Arc<Event>>,
     bytes: usize,
+    qualifier: Box<str>,
+    source: Box<str>,
+    state: Stage,
+}
+
+/// Where an event stands.
+#[derive(Debug)]
+enum Stage {
+    /// It waits to be due, or for its turn.
+    Waiting,
+    /// An attempt is under way.
+    Running(terminate::Running),
+    /// It waited, and is being terminated: it gets no turn any more.
+    Terminating,
+}
+
+/// One attempt, as it ended.
+struct Ran {
+    status: Status,
+    event: Option<Arc<Event>>,
+    outcome: Option<InvokeOutcome>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// Every event of the function, by the time at which it was accepted.
+    pending: BTreeSet<(u64, RequestId)>,
     ready: VecDeque<RequestId>,
     running: usize,
     /// True while the function stands in `State::turns`.
@@ -104,6 +163,26 @@ struct State {
     cached_bytes: usize,
 }
 
+impl State {
+    /// Takes an event out.
+    fn forget(&mut self, id: RequestId) {
+        let Some(item) = self.items.remove(&id) else { return };
+        if item.event.is_some() {
+            self.cached_bytes -= item.bytes;
+        }
+        if let Some(queue) = self.queues.get_mut(&item.owner) {
+            queue.pending.remove(&(item.since_ms, id));
+        }
+    }
+
+    /// Forgets a function that has no events.
+    fn drop_if_empty(&mut self, owner: &Owner) {
+        if self.queues.get(owner).is_some_and(|queue| queue.pending.is_empty() && queue.running == 0) {
+            self.queues.remove(owner);
+        }
+    }
+}
+
 /// Accepts and runs asynchronous events.
 pub struct Events {
     log: Arc<dyn EventLog>,
@@ -112,8 +191,10 @@ pub struct Events {
     records: Arc<dyn Logs>,
     clock: Arc<dyn Clock>,
     concurrency: EventConcurrency,
+    drain: Duration,
     state: Mutex<State>,
     wake: Notify,
+    counts: status::Counts,
 }
 
 /// Both counts of [`Tried`] in the one number that the log keeps: run errors in the upper 8 bits.
@@ -138,6 +219,7 @@ impl Events {
         records: Arc<dyn Logs>,
         clock: Arc<dyn Clock>,
         concurrency: EventConcurrency,
+        drain: Duration,
     ) -> Self {
         Self {
             log,
@@ -149,8 +231,10 @@ impl Events {
                 total: concurrency.total.max(1),
                 per_function: concurrency.per_function.max(1),
             },
+            drain,
             state: Mutex::default(),
             wake: Notify::new(),
+            counts: status::Counts::default(),
         }
     }
 
@@ -163,9 +247,11 @@ impl Events {
         let due_ms = event.accepted_ms;
         let stored = StoredEvent { id, payload, due_ms, attempt: 0 };
         self.log.append(stored).await.map_err(|error| match error {
-            StoreError::Full(_) => ApiError::new(
+            StoreError::Full(why) => ApiError::new(
                 "RequestLimitExceeded",
-                "Too many asynchronous events are pending; this one was not accepted. Try again later.",
+                format!(
+                    "No room is left for further asynchronous events ({why}); this one was not accepted. Try again later."
+                ),
             ),
             error => store_error(error),
         })?;
@@ -182,14 +268,16 @@ impl Events {
         }
         let owner = Arc::new((event.namespace.clone(), event.function.clone()));
         let owner = state.queues.get_key_value(&owner).map_or(owner, |(known, _)| known.clone());
-        state.queues.entry(owner.clone()).or_default();
         let since_ms = event.accepted_ms;
+        state.queues.entry(owner.clone()).or_default().pending.insert((since_ms, id));
         let cached = state.cached_bytes + bytes <= CACHE_BYTES_MAX;
         if cached {
             state.cached_bytes += bytes;
         }
+        let (qualifier, source) = (event.qualifier.as_str().into(), event.source.as_str().into());
         let event = cached.then(|| Arc::new(event));
-        state.items.insert(id, Item { owner, since_ms, due_ms, tried, event, bytes });
+        let item = Item { owner, since_ms, due_ms, tried, event, bytes, qualifier, source, state: Stage::Waiting };
+        state.items.insert(id, item);
         state.waiting.insert((due_ms, id));
     }
 
@@ -210,13 +298,9 @@ impl Events {
         (state.items.len(), state.running)
     }
 
-    /// Runs events until `shutdown`, then waits for those that run. What is cut short by dropping this runs again after the next start.
+    /// Runs events until `shutdown`, then waits for those that run, as long as the drain time allows. What is cut short by that or by dropping this runs again after the next start.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
-        tokio::select! {
-            () = self.recover() => {}
-            () = shutdown.cancelled() => return,
-        }
         loop {
             let next_due = self.start_ready(&mut tasks);
             let pause = async {
@@ -235,22 +319,28 @@ impl Events {
                 () = pause => {}
             }
         }
-        while tasks.join_next().await.is_some() {}
+        // What goes on after that is cut short, stays in the log, and runs again after the next start.
+        let _ = tokio::time::timeout(self.drain, async { while tasks.join_next().await.is_some() {} }).await;
     }
 
-    /// Reads what an earlier process left.
-    async fn recover(&self) {
-        let mut after: Option<EventCursor> = None;
+    /// Reads what an earlier process left. To be done before anybody asks for pending events.
+    ///
+    /// # Errors
+    /// Of the log, when it cannot be read in some attempts.
+    pub async fn recover(&self) -> Result<(), StoreError> {
+        let (mut after, mut failures) = (None::<EventCursor>, 0);
         loop {
             let page = match self.log.due(i64::MAX as u64, RECOVER_PAGE, after).await {
                 Ok(page) => page,
-                Err(error) => {
+                Err(error) if failures < LOG_TRIES => {
+                    failures += 1;
                     tracing::error!(%error, "pending events cannot be read; trying again");
                     tokio::time::sleep(LOG_RETRY).await;
                     continue;
                 }
+                Err(error) => return Err(error),
             };
-            let Some(last) = page.last() else { return };
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.cursor());
             for stored in page {
                 match serde_json::from_slice::<Event>(&stored.payload) {
@@ -285,30 +375,41 @@ impl Events {
             let Some(queue) = state.queues.get_mut(&owner) else { continue };
             queue.in_turn = false;
             let Some(id) = queue.ready.pop_front() else { continue };
+            let Some(item) = state.items.get_mut(&id).filter(|item| matches!(item.state, Stage::Waiting)) else {
+                // It was terminated while it stood in the queue.
+                take_turn(queue, &owner, &mut state.turns, self.concurrency.per_function);
+                continue;
+            };
+            let (aborter, ear) = abort();
+            item.state = Stage::Running(terminate::Running::new(aborter));
             queue.running += 1;
             state.running += 1;
             take_turn(queue, &owner, &mut state.turns, self.concurrency.per_function);
-            tasks.spawn(self.clone().attempt(id, owner));
+            tasks.spawn(self.clone().attempt(id, owner, ear));
         }
         // While all seats are taken, an event that comes due changes nothing: the end of a run wakes the loop.
         state.waiting.first().map(|(due_ms, _)| *due_ms)
     }
 
     /// One attempt of one event, from its turn to its end or its next due time.
-    async fn attempt(self: Arc<Self>, id: RequestId, owner: Owner) {
-        let work = tokio::spawn(self.clone().run_one(id));
-        let verdict = match work.await {
-            Ok(verdict) => verdict,
+    async fn attempt(self: Arc<Self>, id: RequestId, owner: Owner, ear: Abort) {
+        let work = tokio::spawn(self.clone().run_one(id, ear));
+        let ran = match work.await {
+            Ok(ran) => ran,
             Err(error) => {
                 tracing::error!(request_id = %id, %error, "running an event failed inside the platform");
-                self.judge(id, Status::INTERNAL)
+                Ran { status: Status::INTERNAL, event: None, outcome: None }
             }
         };
+        let (verdict, ran) = self.judge(id, ran);
         // The log forgets the event, or this attempt: from then on its record alone tells of it, and must not go with this process.
         self.records.written().await;
         let due_ms = match verdict {
             Verdict::Finish => {
-                self.finish(id).await;
+                self.ended(id, ran).await;
+                if self.finish(id).await {
+                    self.forgotten(id);
+                }
                 None
             }
             Verdict::Retry { after_ms, tried } => {
@@ -324,16 +425,26 @@ impl Events {
         self.wake.notify_one();
     }
 
-    async fn finish(&self, id: RequestId) {
-        for attempt in 1..=FINISH_TRIES {
+    /// The one place that every event passes when nothing more will be tried of it, while it is still in the log: what is done here is done
+    /// again if the platform is killed before the log has forgotten the event.
+    async fn ended(&self, id: RequestId, ran: Ran) {
+        let tried = self.state.lock().items.get(&id).map(|item| item.tried).unwrap_or_default();
+        let ended = Ended { id, event: ran.event, status: ran.status, tried, outcome: ran.outcome };
+        self.counts.count(&ended);
+    }
+
+    /// False: the log did not forget it.
+    async fn finish(&self, id: RequestId) -> bool {
+        for attempt in 1..=LOG_TRIES {
             match self.log.finish(id).await {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) => {
                     tracing::error!(request_id = %id, %error, attempt, "a finished event could not be removed")
                 }
             }
             tokio::time::sleep(LOG_RETRY).await;
         }
+        false
     }
 
     fn settle(&self, id: RequestId, owner: &Owner, due: Option<(u64, Tried)>) {
@@ -345,36 +456,28 @@ impl Events {
                 if let Some(item) = state.items.get_mut(&id) {
                     item.tried = tried;
                     item.due_ms = due_ms;
+                    item.state = Stage::Waiting;
                     state.waiting.insert((due_ms, id));
                 }
             }
-            None => {
-                if let Some(item) = state.items.remove(&id)
-                    && item.event.is_some()
-                {
-                    state.cached_bytes -= item.bytes;
-                }
-            }
+            None => state.forget(id),
         }
         if let Some(queue) = state.queues.get_mut(owner) {
             queue.running -= 1;
             take_turn(queue, owner, &mut state.turns, self.concurrency.per_function);
-            // Events that wait for a later attempt bring their queue back when they are due.
-            if queue.running == 0 && queue.ready.is_empty() {
-                state.queues.remove(owner);
-            }
         }
+        state.drop_if_empty(owner);
     }
 
     /// Runs an event and judges how it ended.
-    async fn run_one(self: Arc<Self>, id: RequestId) -> Verdict {
+    async fn run_one(self: Arc<Self>, id: RequestId, ear: Abort) -> Ran {
         let Some((event, tried)) = self.fetch(id).await else {
-            return self.judge(id, Status::INTERNAL);
+            return Ran { status: Status::INTERNAL, event: None, outcome: None };
         };
         let random = crate::ids::random_unit();
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
-        let status = match resolved {
+        let (status, outcome) = match resolved {
             // It was an event function when the event was accepted.
             Ok(target) if target.spec.config.service.is_some() => {
                 let error = ApiError::new(
@@ -382,7 +485,7 @@ impl Events {
                     "The function is an HTTP function now, which takes no events.",
                 );
                 self.records.append(self.lost(id, &event, tried, &error));
-                Status::FUNCTION_NOT_FOUND
+                (Status::FUNCTION_NOT_FOUND, None)
             }
             Ok(target) => {
                 let request = InvokeRequest {
@@ -390,27 +493,43 @@ impl Events {
                     event: Bytes::copy_from_slice(event.event.as_bytes()),
                     want_log: false,
                     retry: attempts(tried),
+                    event_mark: Some(event.mark()),
+                    abort: Some(ear),
                     qualifier: event.qualifier.clone(),
                 };
-                self.invoker.invoke(&target, request).await.status
+                let outcome = self.invoker.invoke(&target, request).await;
+                (outcome.status, Some(outcome))
             }
             Err(error) => {
                 self.records.append(self.lost(id, &event, tried, &error));
-                Status::FUNCTION_NOT_FOUND
+                (Status::FUNCTION_NOT_FOUND, None)
             }
         };
-        self.judge(id, status)
+        Ran { status, event: Some(event), outcome }
     }
 
-    fn judge(&self, id: RequestId, status: Status) -> Verdict {
+    /// What is to be done after an attempt.
+    fn judge(&self, id: RequestId, ran: Ran) -> (Verdict, Ran) {
         let state = self.state.lock();
-        let Some(item) = state.items.get(&id) else { return Verdict::Finish };
+        let Some(item) = state.items.get(&id) else { return (Verdict::Finish, ran) };
         let (namespace, function) = &*item.owner;
+        if matches!(&item.state, Stage::Running(running) if running.is_aborted()) {
+            // It failed by itself just when it was terminated: that it is not tried again is the owner's wish.
+            if ran.status.is_failure() && ran.status != Status::CANCELED {
+                self.records.append(self.terminated(id, item));
+            }
+            let status = if ran.status.is_ok() { Status::OK } else { Status::CANCELED };
+            return (Verdict::Finish, Ran { status, ..ran });
+        }
         // As it is now: an owner who wants a flood of retries to end need not wait for it.
-        let policy =
-            self.catalogue.function(namespace, function).map_or_else(EventPolicy::default, |f| f.state.record.events);
+        let known = self.catalogue.function(namespace, function);
+        let mut policy = known.as_ref().map_or_else(EventPolicy::default, |f| f.state.record.events);
+        if known.is_some_and(|f| f.state.record.latest.async_run) {
+            policy.retries = 0;
+        }
         let age_ms = self.clock.now_ms().saturating_sub(item.since_ms);
-        Attempt { status, tried: item.tried, age_ms, random: crate::ids::random_unit() }.judge(&policy)
+        let attempt = Attempt { status: ran.status, tried: item.tried, age_ms, random: crate::ids::random_unit() };
+        (attempt.judge(&policy), ran)
     }
 
     /// The event's content, from memory or from the log.
@@ -446,9 +565,14 @@ impl Events {
             "ResourceNotFound.Qualifier" => Status::QUALIFIER_NOT_FOUND,
             _ => Status::FUNCTION_NOT_FOUND,
         };
+        self.without_run(id, event, attempts(tried), status, &error.message)
+    }
+
+    /// The record of an event that reached no instance.
+    fn without_run(&self, id: RequestId, event: &Event, retry: u32, status: Status, message: &str) -> InvocationRecord {
         let ret = serde_json::json!({
             "errorCode": -1,
-            "errorMessage": error.message,
+            "errorMessage": message,
             "requestId": id,
             "stackTrace": "",
             "statusCode": status.0,
@@ -467,7 +591,8 @@ impl Events {
             memory_mb: 0,
             memory_bytes: 0,
             cold_start: None,
-            retry: attempts(tried),
+            retry,
+            event: Some(event.mark()),
             output: String::new(),
             output_cut_bytes: 0,
         }

@@ -4,8 +4,9 @@ use crate::catalogue::RouteTarget;
 use crate::provisioned::ProvisionedOrder;
 use async_trait::async_trait;
 use bytes::Bytes;
+use mayfly_base::Abort;
 use mayfly_model::{
-    Digest, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, VersionKey,
+    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, VersionKey,
 };
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ pub struct InvokeRequest {
     pub want_log: bool,
     /// Which attempt this is: 0 for the first, counting up for retries of asynchronous events.
     pub retry: u32,
+    /// Set when it runs an asynchronous event.
+    pub event_mark: Option<EventMark>,
+    /// Who may end it early, with [`Status::CANCELED`](mayfly_model::Status::CANCELED).
+    pub abort: Option<Abort>,
     /// The alias or version that the caller named.
     pub qualifier: String,
 }
@@ -298,6 +303,8 @@ pub struct LogFilter {
     pub start_ms: u64,
     /// Latest start, in milliseconds since the epoch (inclusive).
     pub end_ms: u64,
+    /// Only what ran asynchronous events.
+    pub events_only: bool,
     /// What to order by.
     pub order_by: LogOrder,
     /// Smallest first.

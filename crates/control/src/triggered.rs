@@ -69,7 +69,7 @@ pub(crate) async fn accept(control: &Inner, event: TriggeredEvent) -> Result<(),
         qualifier: event.qualifier,
         routing_key: Vec::new(),
         event: event.event,
-        source: event.source,
+        source: event.source.to_ascii_uppercase(),
         accepted_ms: control.clock.now_ms(),
     };
     control.events.accept(event.id, accepted).await
@@ -89,6 +89,7 @@ async fn ran(control: &Inner, event: &TriggeredEvent) -> Result<bool, ApiError> 
         ascending: true,
         offset: 0,
         limit: 1,
+        events_only: false,
     };
     match control.logs.query(filter).await {
         Ok((total, _)) => Ok(total > 0),

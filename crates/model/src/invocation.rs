@@ -169,6 +169,15 @@ impl InvokeOutcome {
     }
 }
 
+/// What is kept with an invocation that ran an asynchronous event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventMark {
+    /// Where the event came from: `API`, or the kind of trigger, such as `TIMER` or `COS`. The API calls it `InvokeType`.
+    pub source: String,
+    /// When it was accepted, in milliseconds since the epoch.
+    pub accepted_ms: u64,
+}
+
 /// One invocation as it is kept in the log store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InvocationRecord {
@@ -202,6 +211,9 @@ pub struct InvocationRecord {
     /// Which attempt this was: 0 for the first, counting up for retries of asynchronous events.
     #[serde(default)]
     pub retry: u32,
+    /// Set when it ran an asynchronous event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventMark>,
     /// What the function printed (stdout and stderr as they came).
     pub output: String,
     /// Bytes of output that were cut because the invocation printed more than the limit.
@@ -213,6 +225,11 @@ pub struct InvocationRecord {
 pub const RECORD_RET_BYTES_MAX: usize = 2048;
 
 impl InvocationRecord {
+    /// When it ended, in milliseconds since the epoch.
+    pub fn end_ms(&self) -> u64 {
+        self.start_ms.saturating_add((self.wait_us.saturating_add(self.duration_us)) / 1000)
+    }
+
     /// The log text of this invocation as SCF shows it: START, Init Report (cold starts), the output, ERROR or Response,
     /// END and Report lines. A record with status [`Status::RUNNING`] is what a service printed while its requests went on, and has no such
     /// lines.
@@ -308,6 +325,7 @@ mod tests {
             memory_bytes: 31_177_728,
             cold_start: None,
             retry: 0,
+            event: None,
             output: "line".into(),
             output_cut_bytes: 0,
         }

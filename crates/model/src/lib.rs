@@ -16,7 +16,7 @@ pub mod trigger;
 
 pub use domain::*;
 pub use error::ApiError;
-pub use invocation::{ColdStart, ColdStartReason, InvocationRecord, InvokeOutcome, Phases, RequestId};
+pub use invocation::{ColdStart, ColdStartReason, EventMark, InvocationRecord, InvokeOutcome, Phases, RequestId};
 pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
 pub use runtime::RuntimeId;
 pub use spec::*;

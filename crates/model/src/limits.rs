@@ -46,6 +46,12 @@ pub const MEMORY_MB_MAX: u32 = 3072;
 pub const MEMORY_MB_DEFAULT: u32 = 128;
 /// Longest run of one synchronous invocation, in seconds.
 pub const TIMEOUT_S_MAX: u32 = 900;
+/// Longest run of an invocation of an asynchronous-execution function (`AsyncRunEnable`), in seconds.
+pub const TIMEOUT_ASYNC_S_MAX: u32 = 24 * 3600;
+/// How far back asynchronous events are listed, in hours. Source: SCF's page on asynchronous execution.
+pub const EVENT_STATUS_HOURS: u64 = 72;
+/// How long code may go on after it was told that its event is terminated, in seconds. Ours.
+pub const ABORT_GRACE_S: u64 = 10;
 /// Run time of an invocation when none is given, in seconds.
 pub const TIMEOUT_S_DEFAULT: u32 = 3;
 /// Initialisation time when none is given, in seconds.

@@ -327,6 +327,9 @@ pub struct VersionConfig {
     /// Set for HTTP services; event functions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceConfig>,
+    /// Whether every call is an asynchronous one, which may take a day and is not tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub async_run: bool,
     /// When this state was made, in milliseconds since the epoch.
     pub mod_time_ms: u64,
     /// Grows with every change to `$LATEST`; a published version keeps the number it was made from.

@@ -4,6 +4,7 @@ use crate::error::Refusal;
 use crate::pool::{Place, Pool};
 use crate::worker::{Lost, Worker};
 use crate::{Inner, Invocation};
+use mayfly_base::abort::asked;
 use mayfly_model::invocation::RECORD_RET_BYTES_MAX;
 use mayfly_model::{ColdStart, InvocationRecord, InvokeOutcome, Status, limits};
 use std::sync::Arc;
@@ -30,13 +31,21 @@ pub async fn invoke(inner: &Arc<Inner>, pool: &Arc<Pool>, invocation: Invocation
     for last_try in [false, true] {
         let worker = match pool.take() {
             Some(worker) => worker,
-            None => match pool.wait(inner).await {
-                Ok(Place::Alone(worker)) => worker,
-                Ok(Place::Shared(_)) => {
-                    return flight.end_without_worker(Refusal::internal(&"an event function has got a service's slot"));
+            None => {
+                let place = tokio::select! {
+                    biased;
+                    place = pool.wait(inner) => place,
+                    _ = asked(&mut flight.invocation.abort) => return flight.end_without_worker(aborted()),
+                };
+                match place {
+                    Ok(Place::Alone(worker)) => worker,
+                    Ok(Place::Shared(_)) => {
+                        let refusal = Refusal::internal(&"an event function has got a service's slot");
+                        return flight.end_without_worker(refusal);
+                    }
+                    Err(refusal) => return flight.end_without_worker(refusal),
                 }
-                Err(refusal) => return flight.end_without_worker(refusal),
-            },
+            }
         };
         flight.board(worker);
         match flight.land().await {
@@ -90,16 +99,33 @@ impl Flight {
     async fn land(&mut self) -> Option<InvokeOutcome> {
         let spec = Arc::clone(&self.pool.spec);
         let deadline = self.begun + Duration::from_secs(u64::from(spec.config.timeout_s));
-        let answer = self.worker.as_mut()?.answer(deadline).await;
+        let worker = self.worker.as_mut()?;
+        let mut abort = self.invocation.abort.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = worker.answer(deadline) => Some(answer),
+            grace = asked(&mut abort) => {
+                if !grace.is_zero() {
+                    worker.process.instance.terminate();
+                    // Its answer comes too late to count; what it prints is kept.
+                    let _ = worker.answer(deadline.min(Instant::now() + grace)).await;
+                }
+                None
+            }
+        };
         let duration_us = self.begun.elapsed().as_micros() as u64;
         let mut worker = self.worker.take()?;
         let printed = worker.take_printed();
         let cold_start = worker.cold_start.take();
         let mut keep = true;
         let result = match answer {
-            Ok(Ok(body)) if body.len() > limits::RESULT_BYTES_MAX => Err(too_large(body.len())),
-            Ok(result) => result,
-            Err(lost) => {
+            None => {
+                keep = false;
+                Err(aborted())
+            }
+            Some(Ok(Ok(body))) if body.len() > limits::RESULT_BYTES_MAX => Err(too_large(body.len())),
+            Some(Ok(result)) => result,
+            Some(Err(lost)) => {
                 keep = false;
                 // A large event may be what the memory did not suffice for: that is told, and not tried again.
                 if matches!(lost, Lost::Unsent) && !worker.process.instance.ran_out_of_memory() {
@@ -156,6 +182,7 @@ impl Flight {
             memory_bytes: end.memory_bytes,
             cold_start: end.cold_start,
             retry: self.invocation.retry,
+            event: self.invocation.event_mark.clone(),
             output: end.output,
             output_cut_bytes: end.output_cut,
         };
@@ -171,6 +198,10 @@ impl Flight {
             log,
         }
     }
+}
+
+fn aborted() -> Refusal {
+    Refusal::new(Status::CANCELED, "The event was terminated")
 }
 
 fn too_large(len: usize) -> Refusal {

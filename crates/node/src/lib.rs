@@ -17,7 +17,8 @@ mod start;
 mod warm;
 mod worker;
 
-use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, VersionKey, VersionSpec};
+use mayfly_base::Abort;
+use mayfly_model::{EventMark, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, VersionKey, VersionSpec};
 use mayfly_plan::pool::KeepAlive;
 use mayfly_sandbox::Backend;
 use mayfly_store::CodeCache;
@@ -102,6 +103,10 @@ pub struct Invocation {
     pub want_log: bool,
     /// Attempt number of an asynchronous event, from 0.
     pub retry: u32,
+    /// Set when it runs an asynchronous event.
+    pub event_mark: Option<EventMark>,
+    /// Who may end it early.
+    pub abort: Option<Abort>,
     /// What the caller named.
     pub qualifier: String,
 }

@@ -75,6 +75,7 @@ impl World {
                 public_net: true,
                 fork: ForkMode::Auto,
                 service: None,
+                async_run: false,
                 mod_time_ms: 0,
                 revision,
                 source: None,
@@ -96,6 +97,8 @@ fn invocation(event: &str) -> Invocation {
         event: Bytes::copy_from_slice(event.as_bytes()),
         want_log: true,
         retry: 0,
+        event_mark: None,
+        abort: None,
         qualifier: "$LATEST".into(),
     }
 }

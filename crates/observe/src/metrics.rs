@@ -44,6 +44,26 @@ struct FunctionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    end: &'static str,
+}
+
+/// What a function has of asynchronous events that are not done.
+#[derive(Clone, Debug)]
+pub struct EventDepth {
+    /// Namespace of the function.
+    pub namespace: String,
+    /// Its name.
+    pub function: String,
+    /// How many there are.
+    pub pending: usize,
+    /// How many of them run.
+    pub running: usize,
+    /// Age of the oldest.
+    pub oldest: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InvocationLabels {
     namespace: String,
     function: String,
@@ -163,6 +183,8 @@ struct Inner {
     actions: RwLock<HashSet<String>>,
     codes: RwLock<HashSet<String>>,
     runtimes: RwLock<HashSet<String>>,
+    /// Functions whose depth of events was told last.
+    events_shown: Mutex<HashSet<FunctionLabels>>,
 }
 
 /// The functions with series of their own, by namespace and name. Read for every record, so without a lock and without
@@ -179,6 +201,10 @@ struct Series {
     throttles: Family<FunctionLabels, Counter>,
     concurrency: Family<FunctionLabels, Gauge>,
     waiting: Family<FunctionLabels, Gauge>,
+    events_pending: Family<FunctionLabels, Gauge>,
+    events_running: Family<FunctionLabels, Gauge>,
+    events_oldest: Family<FunctionLabels, Gauge<f64, AtomicU64>>,
+    events_ended: Family<EndLabels, Gauge>,
     forecast_warm: Family<FunctionLabels, Gauge>,
     forecast_hits: Family<FunctionLabels, Counter>,
     forecast_misses: Family<FunctionLabels, Counter>,
@@ -224,6 +250,10 @@ impl Series {
         registry.register("throttles", "Invocations turned away for want of quota or resources", self.throttles.clone());
         registry.register("concurrency", "Invocations running now", self.concurrency.clone());
         registry.register("waiting", "Invocations waiting for an instance now", self.waiting.clone());
+        registry.register("events_pending", "Asynchronous events that are not done", self.events_pending.clone());
+        registry.register("events_running", "Asynchronous events that run now", self.events_running.clone());
+        registry.register_with_unit("events_oldest_age", "Age of the oldest asynchronous event that is not done", Unit::Seconds, self.events_oldest.clone());
+        registry.register("events_ended", "Asynchronous events that ended since the start of the platform", self.events_ended.clone());
         registry.register("forecast_warm", "Instances to be warm in this minute by the forecast", self.forecast_warm.clone());
         registry.register("forecast_hits", "Instances that were needed in a minute and warm when it began", self.forecast_hits.clone());
         registry.register("forecast_misses", "Instances that were needed in a minute and not warm when it began: cold starts", self.forecast_misses.clone());
@@ -293,6 +323,7 @@ impl Metrics {
                 other,
                 actions: RwLock::default(),
                 codes: RwLock::default(),
+                events_shown: Mutex::default(),
                 runtimes: RwLock::default(),
             }),
         }
@@ -344,6 +375,38 @@ impl Metrics {
             let counter = self.inner.series.trigger_events.get_or_create(&ResultLabels { result });
             counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
         }
+    }
+
+    /// Sets what there is of asynchronous events that are not done: functions that are not named have none. Functions without series of
+    /// their own share one.
+    pub fn set_events(&self, depths: &[EventDepth]) {
+        let series = &self.inner.series;
+        let mut sums: HashMap<FunctionLabels, (usize, usize, Duration)> = HashMap::new();
+        for depth in depths {
+            let labels = self.function(&depth.namespace, &depth.function).labels.clone();
+            let (pending, running, oldest) = sums.entry(labels).or_default();
+            *pending += depth.pending;
+            *running += depth.running;
+            *oldest = depth.oldest.max(*oldest);
+        }
+        // One page at a time: another one must not find them half set.
+        let mut shown = self.inner.events_shown.lock();
+        for gone in shown.iter().filter(|labels| !sums.contains_key(labels)) {
+            series.events_pending.remove(gone);
+            series.events_running.remove(gone);
+            series.events_oldest.remove(gone);
+        }
+        for (labels, (pending, running, oldest)) in &sums {
+            series.events_pending.get_or_create(labels).set(i64::try_from(*pending).unwrap_or(i64::MAX));
+            series.events_running.get_or_create(labels).set(i64::try_from(*running).unwrap_or(i64::MAX));
+            series.events_oldest.get_or_create(labels).set(oldest.as_secs_f64());
+        }
+        *shown = sums.into_keys().collect();
+    }
+
+    /// Sets how many asynchronous events ended, by how (`finished`, `failed`, `aborted`).
+    pub fn set_events_ended(&self, end: &'static str, count: u64) {
+        self.inner.series.events_ended.get_or_create(&EndLabels { end }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets a memory gauge, in bytes.
@@ -544,6 +607,30 @@ mod tests {
 
     fn has(text: &str, line: &str) {
         assert!(text.lines().any(|l| l == line), "no line {line:?} in:\n{text}");
+    }
+
+    #[test]
+    fn depths_of_events_are_bounded_and_go_when_there_are_none() {
+        let metrics = Metrics::new(1, &LogStats::default());
+        let depth = |function: &str, pending, s| EventDepth {
+            namespace: "default".into(),
+            function: function.into(),
+            pending,
+            running: 1,
+            oldest: Duration::from_secs(s),
+        };
+        metrics.set_events(&[depth("first", 5, 10), depth("second", 2, 20), depth("third", 3, 15)]);
+        metrics.set_events_ended("failed", 4);
+        let text = metrics.encode();
+        has(&text, r#"mayfly_events_pending{namespace="default",function="first"} 5"#);
+        has(&text, r#"mayfly_events_pending{namespace="other",function="other"} 5"#);
+        has(&text, r#"mayfly_events_running{namespace="other",function="other"} 2"#);
+        has(&text, r#"mayfly_events_oldest_age_seconds{namespace="other",function="other"} 20.0"#);
+        has(&text, r#"mayfly_events_ended{end="failed"} 4"#);
+        metrics.set_events(&[depth("first", 4, 11)]);
+        let text = metrics.encode();
+        has(&text, r#"mayfly_events_pending{namespace="default",function="first"} 4"#);
+        assert!(!text.contains(r#"mayfly_events_pending{namespace="other""#), "{text}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn record(i: u64) -> InvocationRecord {
         memory_mb: 128,
         memory_bytes: 30 << 20,
         cold_start: None,
+        event: None,
         retry: 0,
         output: format!("a line that a function printed, number {i}\n"),
         output_cut_bytes: 0,

@@ -158,6 +158,10 @@ impl Instance for FakeInstance {
         Err(SandboxError::Failed { what: "open a socket in the sandbox", reason: "the fake has no network".into() })
     }
 
+    fn terminate(&self) {
+        self.kill();
+    }
+
     fn kill(&self) {
         let _ = self.killer.shutdown(std::net::Shutdown::Both);
     }

@@ -92,6 +92,9 @@ pub trait Instance: Send + Sync {
     /// Kills everything in it, at once. It may be called again.
     fn kill(&self);
 
+    /// Asks every process in it to end (SIGTERM). Those that do not listen go on.
+    fn terminate(&self);
+
     /// Peak memory so far, in bytes; 0 when it cannot be told.
     fn memory_peak_bytes(&self) -> u64;
 

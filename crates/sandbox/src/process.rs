@@ -354,6 +354,12 @@ impl Instance for ProcessInstance {
         }
     }
 
+    fn terminate(&self) {
+        if let Some(pid) = self.init.as_ref().and_then(|init| sys::pidfd_pid(init.as_fd())) {
+            terminate_beside(pid);
+        }
+    }
+
     fn memory_peak_bytes(&self) -> u64 {
         self.peak.as_ref().and_then(|f| read_small(f).trim().parse().ok()).unwrap_or(0)
     }
@@ -364,6 +370,25 @@ impl Instance for ProcessInstance {
 
     fn as_any(&self) -> &dyn std::any::Any {
         self
+    }
+}
+
+/// Sends SIGTERM to every process in the pid namespace of `init` but `init` itself. By namespace and not by descent: the parent of a forked
+/// instance is the template that it was forked from.
+fn terminate_beside(init: i32) {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(of_init) = namespace(init) else { return };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid == init || namespace(pid).as_ref() != Some(&of_init) {
+            continue;
+        }
+        // Looked at again once there is a descriptor of it: between the two looks its number may have become another's.
+        if let Ok(process) = sys::pidfd_open(pid)
+            && namespace(pid).as_ref() == Some(&of_init)
+        {
+            let _ = sys::pidfd_kill(process.as_fd(), libc::SIGTERM);
+        }
     }
 }
 

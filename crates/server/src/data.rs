@@ -66,6 +66,20 @@ impl DataDir {
         hex::encode(Sha256::digest(self.root.as_os_str().as_bytes()))[..6].to_owned()
     }
 
+    /// A name that no other platform has, on any machine: for what it keeps with servers that others use too. Made at the first start.
+    pub fn owner(&self) -> Result<String> {
+        let path = self.path("owner");
+        match fs::read_to_string(&path) {
+            Ok(text) if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) => return Ok(text),
+            Ok(_) => bail!("{} is damaged: it holds 32 hexadecimal digits", path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
+        let owner = random(16)?;
+        write_secret(&path, owner.as_bytes()).context("write the file `owner`")?;
+        Ok(owner)
+    }
+
     /// The root key pair: from the environment, or from `credentials.json`, which is made at the first start.
     pub fn keys(&self) -> Result<Keys> {
         let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
@@ -101,6 +115,9 @@ fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
     Ok(())
 }
 

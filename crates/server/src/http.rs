@@ -11,7 +11,7 @@ use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamReque
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
 use mayfly_observe::Metrics;
-use mayfly_observe::metrics::{InstanceState, MemoryOf};
+use mayfly_observe::metrics::{EventDepth, InstanceState, MemoryOf};
 use mayfly_queues::api::{TDMQ_SERVICE, TDMQ_VERSION};
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// API requests with larger bodies, in bytes, are checked and read on the main runtime: that takes long enough to hold up the connections
 /// of an event loop.
@@ -169,6 +169,20 @@ impl Front {
             self.api.metrics.function(&namespace, &function).set_waiting(count);
         }
         crate::triggers::measure(&self.triggers, &self.api.metrics, &mut self.lagging.lock());
+        let now_ms = SystemClock.now_ms();
+        let events = self.api.control.events();
+        let depth = |d: mayfly_control::events::FunctionDepth| EventDepth {
+            oldest: Duration::from_millis(now_ms.saturating_sub(d.oldest_ms)),
+            namespace: d.namespace,
+            function: d.function,
+            pending: d.pending,
+            running: d.running,
+        };
+        self.api.metrics.set_events(&events.depths().into_iter().map(depth).collect::<Vec<_>>());
+        let ended = events.ended_counts();
+        for (end, count) in [("finished", ended.finished), ("failed", ended.failed), ("aborted", ended.aborted)] {
+            self.api.metrics.set_events_ended(end, count);
+        }
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
         if let Some(bytes) = self.backend.memory_bytes() {
             self.api.metrics.set_memory(MemoryOf::Instances, bytes);

@@ -122,6 +122,8 @@ impl Invoker for NodeInvoker {
             event: request.event,
             want_log: request.want_log,
             retry: request.retry,
+            event_mark: request.event_mark,
+            abort: request.abort,
             qualifier: request.qualifier,
         };
         let running = attached.metrics.running();

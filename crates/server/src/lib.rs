@@ -4,6 +4,7 @@
 
 mod ahead;
 mod data;
+mod events;
 mod http;
 mod install;
 mod invoker;
@@ -33,7 +34,7 @@ use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
-use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_store::{CodeCache, EventLog, FileBlobs, SqliteMeta};
 use mayfly_triggers::Source;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -170,13 +171,17 @@ impl Platform {
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
+            event_bytes_max: options.event_bytes_max,
+            drain: Duration::from_secs(options.drain_s),
             account_mb: ceiling(&options),
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
             trigger_kinds: vec![TriggerKind::Timer, TriggerKind::Cmq],
             ..ControlOptions::default()
         };
-        let control = Control::start(ports, control_options).await.context("load the catalogue of functions")?;
+        let control = Control::start(ports, control_options)
+            .await
+            .context("load the catalogue of functions and the pending events")?;
         invoker::restore_quotas(&control, &node);
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));
@@ -328,16 +333,15 @@ impl Platform {
 
 struct Stores {
     meta: Arc<SqliteMeta>,
-    events: Arc<SqliteEvents>,
+    events: Arc<dyn EventLog>,
     blobs: Arc<FileBlobs>,
     code: Arc<CodeCache>,
     logs: LogStore,
 }
 
 async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores> {
-    let (meta_path, events_path) = (data.path("meta.db"), data.path("events.db"));
-    let (meta, events) =
-        tokio::join!(SqliteMeta::open(&meta_path), SqliteEvents::open(&events_path, EventLimits::default()));
+    let meta_path = data.path("meta.db");
+    let (meta, events) = tokio::join!(SqliteMeta::open(&meta_path), events::open(data, options));
     let blobs = Arc::new(FileBlobs::open(&data.path("blobs")).context("open the blob store")?);
     let code = CodeCache::open(&data.path("code"), Arc::clone(&blobs) as _).context("open the code cache")?;
     let log_options = LogOptions {
@@ -347,7 +351,7 @@ async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores
     let logs = LogStore::open(&data.path("logs"), log_options).context("open the log store")?;
     Ok(Stores {
         meta: Arc::new(meta.context("open the metadata store")?),
-        events: Arc::new(events.context("open the event log")?),
+        events: events.context("open the event log")?,
         blobs,
         code: Arc::new(code),
         logs,

@@ -102,6 +102,7 @@ fn translate(filter: LogFilter) -> LogQuery {
             from_ms: Some(filter.start_ms),
             to_ms: Some(filter.end_ms),
             keyword: None,
+            events_only: filter.events_only,
         },
         order_by: match filter.order_by {
             LogOrder::StartTime => mayfly_observe::LogOrder::StartTime,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Why a store could not do what it was asked. Cheap to clone, because one failed commit answers many callers.
 ///
-/// No variant holds a path of the host: the texts may end in an API client's message.
+/// No variant holds a path of the host; [`StoreError::Remote`] may name another one, so that its text is for the log alone.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
@@ -50,6 +50,14 @@ pub enum StoreError {
     /// The database engine failed.
     #[error("database: {0}")]
     Database(Arc<sqlx::Error>),
+    /// A server that keeps data for the platform did not do it: it cannot be reached, or refused.
+    #[error("cannot {doing}: {why}")]
+    Remote {
+        /// What was being done, as a verb phrase.
+        doing: &'static str,
+        /// The server's answer, or how reaching it failed. For the operator: it may name hosts.
+        why: Arc<str>,
+    },
     /// The stored package cannot be unpacked.
     #[error("package: {0}")]
     Package(#[from] Arc<PackageError>),

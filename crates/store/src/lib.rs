@@ -27,6 +27,8 @@ pub use blobs::{BlobInfo, BlobStore, FileBlobs, MemoryBlobs};
 pub use code_cache::{CodeCache, CodeTree, Collected};
 pub use demand::{DemandHistory, DemandLimits, DemandSample};
 pub use error::StoreError;
-pub use events::{EventCursor, EventLimits, EventLog, MemoryEvents, SqliteEvents, StoredEvent};
+pub use events::{
+    EventCursor, EventLimits, EventLog, MemoryEvents, NatsAddress, NatsEvents, SqliteEvents, StoredEvent,
+};
 pub use meta::{Change, MemoryMeta, MetaStore, Row, SqliteMeta};
 pub use package::{PackageError, PackageLimits, PackageSummary};

@@ -86,6 +86,21 @@ pub struct UpArgs {
     /// How long logs of functions are kept, in hours [default: 168]
     #[arg(long, value_name = "HOURS")]
     pub log_retention_hours: Option<u64>,
+    /// Where asynchronous events are kept: nats://host:port[/STREAM] [default: a file in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub events: Option<String>,
+    /// File with credentials for that NATS server (.creds)
+    #[arg(long, value_name = "FILE")]
+    pub events_credentials: Option<PathBuf>,
+    /// Most asynchronous events that are pending [default: 100000]
+    #[arg(long, value_name = "N")]
+    pub events_max: Option<u64>,
+    /// Most space that pending asynchronous events take, in MB [default: 1024]
+    #[arg(long, value_name = "MB")]
+    pub events_mb: Option<u64>,
+    /// Largest asynchronous event, in bytes [default: 131072]
+    #[arg(long, value_name = "BYTES")]
+    pub event_bytes_max: Option<usize>,
     /// Most calls of one function that wait for an instance [default: 1000]
     #[arg(long, value_name = "N")]
     pub waiting_room: Option<usize>,
@@ -154,6 +169,11 @@ impl UpArgs {
             precreate_java: self.precreate_java,
             functions_per_namespace: self.functions_per_namespace,
             log_retention_hours: self.log_retention_hours,
+            events: self.events,
+            events_credentials: self.events_credentials,
+            events_max: self.events_max,
+            events_mb: self.events_mb,
+            event_bytes_max: self.event_bytes_max,
             waiting_room: self.waiting_room,
             waiting_s: self.waiting_s,
             drain_s: self.drain_s,

@@ -30,8 +30,9 @@ pub fn memory_mb(mb: i64) -> Result<u32, ApiError> {
 }
 
 /// `Timeout`. Errors: `LimitExceeded.Timeout`, `InvalidParameterValue`.
-pub fn timeout_s(s: i64) -> Result<u32, ApiError> {
-    seconds(s, "Timeout", "LimitExceeded.Timeout", limits::TIMEOUT_S_MAX)
+pub fn timeout_s(s: i64, async_run: bool) -> Result<u32, ApiError> {
+    let max = if async_run { limits::TIMEOUT_ASYNC_S_MAX } else { limits::TIMEOUT_S_MAX };
+    seconds(s, "Timeout", "LimitExceeded.Timeout", max)
 }
 
 /// `InitTimeout`. Errors: `LimitExceeded.InitTimeout`, `InvalidParameterValue`.
@@ -240,6 +241,7 @@ pub fn defaults(
         public_net: true,
         fork: ForkMode::Auto,
         service: None,
+        async_run: false,
         mod_time_ms: now_ms,
         revision: 1,
         source: None,

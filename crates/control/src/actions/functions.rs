@@ -129,7 +129,13 @@ impl Run for CreateFunction {
         let handler = config::handler(self.handler, (!http).then_some(runtime.1))?;
         let description = description(self.description)?.unwrap_or_default();
         let memory_mb = self.memory_size.map(config::memory_mb).transpose()?;
-        let timeout_s = self.timeout.map(config::timeout_s).transpose()?;
+        let async_run = switch(&self.async_run_enable, "AsyncRunEnable")?;
+        if async_run && http {
+            let message =
+                "Requests of HTTP functions are answered as they come; `AsyncRunEnable` is for event functions.";
+            return Err(ApiError::new("UnsupportedOperation.AsyncRunEnable", message));
+        }
+        let timeout_s = self.timeout.map(|s| config::timeout_s(s, async_run)).transpose()?;
         let init_timeout_s = self.init_timeout.map(config::init_timeout_s).transpose()?;
         let environment = config::environment(self.environment.unwrap_or_default())?;
         let public_net = config::public_net(self.public_net_config.unwrap_or_default())?;
@@ -162,6 +168,7 @@ impl Run for CreateFunction {
         latest.public_net = public_net;
         latest.fork = fork;
         latest.service = service;
+        latest.async_run = async_run;
         latest.shown_only = cx.shown.clone();
         set_install(&mut latest, self.install_dependency.as_ref().map(|_| install));
         let mut state =
@@ -253,13 +260,14 @@ impl Run for UpdateFunctionConfiguration {
         let and_publish = switch(&self.publish, "Publish")?;
         let description = description(self.description)?;
         let memory_mb = self.memory_size.map(config::memory_mb).transpose()?;
-        let timeout_s = self.timeout.map(config::timeout_s).transpose()?;
         let init_timeout_s = self.init_timeout.map(config::init_timeout_s).transpose()?;
         let environment = self.environment.map(config::environment).transpose()?;
         let public_net = self.public_net_config.map(config::public_net).transpose()?;
         let fork = filled(&self.fork_mode).map(config::fork_mode).transpose()?;
         let service = ServiceRequest::read(self.instance_concurrency_config, &None, self.protocol_params)?;
         let entry = existing(catalogue, &namespace, &name)?;
+        let async_run = entry.state.record.latest.async_run;
+        let timeout_s = self.timeout.map(|s| config::timeout_s(s, async_run)).transpose()?;
         let old_service = entry.state.record.latest.service;
         if let Some(http) = filled(&self.kind).map(is_http).transpose()?
             && http != old_service.is_some()

@@ -5,7 +5,7 @@ use super::CallCx;
 use crate::api::envelope::{ApiResponse, write_text};
 use crate::api::requests;
 use crate::catalogue::clip;
-use crate::events::Event;
+use crate::events::{Event, SOURCE_API};
 use crate::ports::InvokeRequest;
 use bytes::Bytes;
 use mayfly_model::{ApiError, InvokeOutcome, RequestId, limits};
@@ -154,7 +154,7 @@ impl<'a> Fields<'a> {
 
     /// Checks the values. Errors: `InvalidParameter.FunctionName`, `InvalidParameterValue.{InvokeType, Param}`, `InvalidParameterValue`,
     /// `InvalidParameter.RequestTooLarge`.
-    fn check(self, kind: Kind) -> Result<Input<'a>, ApiError> {
+    fn check(self, kind: Kind, event_bytes_max: usize) -> Result<Input<'a>, ApiError> {
         let filled = |text: Option<Cow<'a, str>>| text.filter(|t| !t.is_empty());
         if self.function.is_empty() {
             return Err(ApiError::new("InvalidParameter.FunctionName", "`FunctionName` is empty."));
@@ -176,7 +176,7 @@ impl<'a> Fields<'a> {
             }
         };
         let default = if kind == Kind::Invoke { "$LATEST" } else { "$DEFAULT" };
-        let event = event(self.event, asynchronous)?;
+        let event = event(self.event, asynchronous, event_bytes_max)?;
         Ok(Input {
             namespace: filled(self.namespace).unwrap_or(Cow::Borrowed("default")),
             function: self.function,
@@ -190,21 +190,25 @@ impl<'a> Fields<'a> {
 }
 
 /// The event's text: checked JSON, `{}` when there is none.
-fn event(text: Option<String>, asynchronous: bool) -> Result<String, ApiError> {
+fn event(text: Option<String>, asynchronous: bool, event_bytes_max: usize) -> Result<String, ApiError> {
     let text = match text {
         Some(text) if !text.trim_ascii().is_empty() => text,
         _ => return Ok("{}".into()),
     };
-    let max = if asynchronous { limits::EVENT_ASYNC_BYTES_MAX } else { limits::EVENT_SYNC_BYTES_MAX };
+    let max = if asynchronous { event_bytes_max } else { limits::EVENT_SYNC_BYTES_MAX };
     if text.len() > max {
-        let kind = if asynchronous { "an asynchronous" } else { "a synchronous" };
-        let message = format!("The event has {} bytes; the limit of {kind} invocation is {max} bytes.", text.len());
-        return Err(ApiError::new("InvalidParameter.RequestTooLarge", message));
+        return Err(too_large(text.len(), asynchronous, max));
     }
     match serde_json::from_str::<IgnoredAny>(&text) {
         Ok(_) => Ok(text),
         Err(e) => Err(ApiError::new("InvalidParameterValue.Param", format!("The event is not valid JSON: {e}."))),
     }
+}
+
+fn too_large(bytes: usize, asynchronous: bool, max: usize) -> ApiError {
+    let kind = if asynchronous { "an asynchronous" } else { "a synchronous" };
+    let message = format!("The event has {bytes} bytes; the limit of {kind} invocation is {max} bytes.");
+    ApiError::new("InvalidParameter.RequestTooLarge", message)
 }
 
 /// The pairs of a `RoutingKey`.
@@ -228,7 +232,8 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         Some(fields) => fields,
         None => Fields::by_table(kind, params)?,
     };
-    let input = fields.check(kind)?;
+    let event_bytes_max = cx.control.options.event_bytes_max;
+    let input = fields.check(kind, event_bytes_max)?;
     let random = crate::ids::random_unit();
     let catalogue = &cx.control.catalogue;
     let target = catalogue.resolve(&input.namespace, &input.function, &input.qualifier, &input.routing_key, random)?;
@@ -236,15 +241,19 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         return Err(not_invocable(cx.host, &input));
     }
     let request_id = cx.request_id;
-    if input.asynchronous {
+    if input.asynchronous || target.spec.config.async_run {
+        // Only now is it known that a call that asked for its result gets none.
+        if input.event.len() > event_bytes_max {
+            return Err(too_large(input.event.len(), true, event_bytes_max));
+        }
         let event = Event {
             namespace: input.namespace.into_owned(),
             function: input.function.into_owned(),
             qualifier: input.qualifier.into_owned(),
             routing_key: input.routing_key,
             event: input.event,
-            source: String::new(),
             accepted_ms: cx.control.clock.now_ms(),
+            source: SOURCE_API.into(),
         };
         cx.control.events.accept(request_id, event).await?;
         return Ok(answer(&Shown { request_id, log: "", ret: "", error: "", memory: 0, duration_us: 0, code: 0 }));
@@ -254,6 +263,8 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         event: Bytes::from(input.event),
         want_log: input.tail,
         retry: 0,
+        event_mark: None,
+        abort: None,
         qualifier: input.qualifier.into_owned(),
     };
     let outcome = cx.control.invoker.invoke(&target, request).await;

@@ -36,7 +36,7 @@ fn window(
     }
 }
 
-async fn query(cx: Cx<'_>, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), ApiError> {
+pub(crate) async fn query(cx: Cx<'_>, filter: LogFilter) -> Result<(u64, Vec<InvocationRecord>), ApiError> {
     cx.control.logs.query(filter).await.map_err(|error| {
         tracing::error!(%error, "log query failed");
         ApiError::new("InternalError.SearchFailed", "The logs could not be searched; see the server's log.")
@@ -95,6 +95,7 @@ impl Run for GetFunctionLogs {
             status,
             start_ms,
             end_ms,
+            events_only: false,
             order_by,
             ascending: up,
             offset,
@@ -166,6 +167,7 @@ impl Run for GetRequestStatus {
             status: LogStatus::Any,
             start_ms,
             end_ms,
+            events_only: false,
             order_by: LogOrder::StartTime,
             ascending: true,
             offset: 0,

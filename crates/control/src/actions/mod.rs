@@ -1,6 +1,7 @@
 //! What the actions do. One file for each group; each action is one `Run` implementation.
 
 pub(crate) mod aliases;
+pub(crate) mod async_events;
 pub(crate) mod bound;
 pub(crate) mod certificates;
 pub(crate) mod common;
@@ -135,6 +136,9 @@ actions! {
         GetInstallLog,
         GetFunctionLogs,
         GetRequestStatus,
+        GetAsyncEventStatus,
+        ListAsyncEvents,
+        TerminateAsyncEvent,
         PublishVersion,
         ListVersionByFunction,
         DeleteFunctionVersion,

@@ -68,6 +68,7 @@ impl Run for GetFunction {
             "Runtime": config.runtime_name,
             "MemorySize": config.memory_mb,
             "Timeout": config.timeout_s,
+            "AsyncRunEnable": if config.async_run { "TRUE" } else { "FALSE" },
             "InitTimeout": config.init_timeout_s,
             "Environment": {"Variables": variables},
             "Layers": layers(cx, config),
@@ -122,7 +123,6 @@ fn constant_fields() -> Value {
         "UseGpu": "FALSE",
         "L5Enable": "FALSE",
         "OnsEnable": "FALSE",
-        "AsyncRunEnable": "FALSE",
         "TraceEnable": "FALSE",
     })
 }
@@ -228,7 +228,7 @@ fn summary(entry: &Arc<FunctionEntry>) -> Value {
         "Type": service::type_name(record.latest.service.as_ref()),
         "TotalProvisionedConcurrencyMem": entry.state.provisioned_mb(),
         "ReservedConcurrencyMem": record.reserved_mb.unwrap_or(0),
-        "AsyncRunEnable": "FALSE",
+        "AsyncRunEnable": if record.latest.async_run { "TRUE" } else { "FALSE" },
         "TraceEnable": "FALSE",
     });
     if let Some(fields) = summary.as_object_mut() {

@@ -14,6 +14,29 @@ pub fn show(ms: u64) -> String {
     }
 }
 
+/// The same with microseconds, as lists of asynchronous events have it.
+pub fn show_fraction(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    match Local.timestamp_millis_opt(ms).earliest() {
+        Some(time) => time.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+        None => String::new(),
+    }
+}
+
+/// Reads a local time, with a fraction of a second or without; see [`read`].
+pub fn read_fraction(text: &str, field: &str) -> Result<u64, ApiError> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text, ""));
+    let digits: String = format!("{fraction:0<3}").chars().take(3).collect();
+    let good = fraction.len() <= 9 && fraction.bytes().all(|b| b.is_ascii_digit());
+    match digits.parse::<u64>() {
+        Ok(ms) if good => read(whole, field).map(|whole| whole + ms),
+        _ => Err(ApiError::new(
+            "InvalidParameterValue.DateTime",
+            format!("`{field}` is not a time of the form YYYY-MM-DD HH:MM:SS.ffffff."),
+        )),
+    }
+}
+
 /// Reads a local time into milliseconds since the epoch. A time that a clock change skips is read as the moment after it.
 /// Errors: `InvalidParameterValue.DateTime` naming `field`.
 pub fn read(text: &str, field: &str) -> Result<u64, ApiError> {
@@ -39,6 +62,13 @@ mod tests {
             assert_eq!(read(&show(ms), "StartTime").unwrap(), ms);
         }
         assert_eq!(show(1_700_000_000_999).len(), 19);
+        for ms in [1_700_000_000_001, 1_700_000_000_120] {
+            assert_eq!(read_fraction(&show_fraction(ms), "Start").unwrap(), ms);
+        }
+        assert_eq!(read_fraction(&show(1_700_000_000_000), "Start").unwrap(), 1_700_000_000_000);
+        for bad in ["", "2024-01-01 00:00:00.x", "2024-01-01 00:00:00.0000000000", "2024-01-01 00:00:00.é"] {
+            assert_eq!(read_fraction(bad, "Start").unwrap_err().code, "InvalidParameterValue.DateTime", "{bad}");
+        }
     }
 
     #[test]

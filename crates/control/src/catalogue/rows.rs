@@ -27,6 +27,9 @@ pub enum LoadError {
     /// The store could not be read.
     #[error("the metadata cannot be read: {0}")]
     Store(#[from] mayfly_store::StoreError),
+    /// The log of events could not be read.
+    #[error("the pending asynchronous events cannot be read: {0}")]
+    Events(mayfly_store::StoreError),
     /// A row of a kind that this release does not know.
     #[error("row `{kind}/{key}`: this release knows no rows of this kind; it was written by a newer one")]
     UnknownKind {

@@ -110,7 +110,9 @@ async fn creating_is_refused_with_the_promised_codes() {
         (json!({"CfsConfig": {"CfsInsList": [{"CfsId": "c"}]}}), "UnsupportedOperation"),
         (json!({"DeadLetterConfig": {"Type": "topic", "Name": "t"}}), "UnsupportedOperation"),
         (json!({"Type": "Web"}), "InvalidParameterValue.Type"),
-        (json!({"AsyncRunEnable": "TRUE"}), "UnsupportedOperation.AsyncRunEnable"),
+        (json!({"AsyncRunEnable": "TRUE", "Type": "HTTP"}), "UnsupportedOperation.AsyncRunEnable"),
+        (json!({"AsyncRunEnable": "often"}), "InvalidParameterValue"),
+        (json!({"AsyncRunEnable": "TRUE", "Timeout": 86_401}), "LimitExceeded.Timeout"),
         (json!({"TraceEnable": "TRUE"}), "UnsupportedOperation"),
         (json!({"ProtocolType": "WS"}), "InvalidParameterValue.ProtocolType"),
         (

@@ -57,6 +57,7 @@ impl Logs for FakeLogs {
                     && filter.version.as_ref().is_none_or(|v| r.version == *v)
                     && filter.request_id.is_none_or(|id| r.request_id == id)
                     && filter.status.holds(r.status)
+                    && (!filter.events_only || r.event.is_some())
                     && (filter.start_ms..=filter.end_ms).contains(&r.start_ms)
             })
             .cloned()
@@ -147,11 +148,18 @@ impl Invoker for FakeInvoker {
     async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest) -> InvokeOutcome {
         let version = target.spec.key.version.clone();
         self.calls.lock().push((version.clone(), request.clone()));
-        let (status, body, takes) = (self.script.lock())(target, &request);
+        let (mut status, mut body, takes) = (self.script.lock())(target, &request);
+        let mut abort = request.abort.clone();
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.running_max.fetch_max(running, Ordering::SeqCst);
         let start_ms = self.clock.now_ms();
-        tokio::time::sleep(takes).await;
+        tokio::select! {
+            () = tokio::time::sleep(takes) => {}
+            grace = mayfly_base::abort::asked(&mut abort) => {
+                tokio::time::sleep(grace).await;
+                (status, body) = (Status::CANCELED, "{}".into());
+            }
+        }
         self.running.fetch_sub(1, Ordering::SeqCst);
         let record = InvocationRecord {
             request_id: request.request_id,
@@ -168,6 +176,7 @@ impl Invoker for FakeInvoker {
             memory_bytes: 20 << 20,
             cold_start: None,
             retry: request.retry,
+            event: request.event_mark.clone(),
             output: "printed\n".into(),
             output_cut_bytes: 0,
         };

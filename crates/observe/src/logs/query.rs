@@ -88,6 +88,8 @@ pub struct LogFilter {
     pub to_ms: Option<u64>,
     /// Text that the output or the return value holds, in exactly these letters.
     pub keyword: Option<String>,
+    /// Only what ran asynchronous events.
+    pub events_only: bool,
 }
 
 impl LogFilter {
@@ -101,6 +103,7 @@ impl LogFilter {
             && (is(&self.version, &record.version) || is(&self.version, &record.qualifier))
             && self.request_id.is_none_or(|id| id == record.request_id)
             && self.status.matches(record.status)
+            && (!self.events_only || record.event.is_some())
             && self.from_ms.is_none_or(|from| from <= record.start_ms)
             && self.to_ms.is_none_or(|to| record.start_ms <= to)
             && self

@@ -117,6 +117,7 @@ fn record(i: u64) -> InvocationRecord {
         memory_mb: 128,
         memory_bytes: ((i * 104_729) % 997) << 20,
         cold_start: None,
+        event: None,
         retry: 0,
         output: format!("line of {i}\n"),
         output_cut_bytes: 0,

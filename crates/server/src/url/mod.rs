@@ -169,6 +169,8 @@ impl Urls {
             event: Bytes::from(event),
             want_log: false,
             retry: 0,
+            event_mark: None,
+            abort: None,
             qualifier: route.qualifier.to_string(),
         };
         let outcome = self.invoker.invoke(&route.target, request).await;

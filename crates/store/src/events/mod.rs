@@ -1,9 +1,11 @@
 //! The event port: asynchronous events that were accepted and are not finished yet.
 
 mod memory;
+mod nats;
 mod sqlite;
 
 pub use memory::MemoryEvents;
+pub use nats::{NatsAddress, NatsEvents};
 pub use sqlite::SqliteEvents;
 
 use crate::StoreError;
@@ -13,8 +15,9 @@ use parking_lot::Mutex;
 
 /// What one call of [`EventLog::due`] returns at most, in bytes of payload (one event is always returned).
 pub const DUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Largest payload of one event, in bytes: the largest event that may be accepted, as JSON within JSON, with room for what goes with it.
-pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Largest payload of one event, in bytes: the largest event that may be accepted, as JSON within JSON (where every byte may need another
+/// before it), with room for what goes with it.
+pub const PAYLOAD_BYTES_MAX: usize = 2 * mayfly_model::limits::EVENT_SYNC_BYTES_MAX + 64 * 1024;
 
 /// One accepted event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +71,7 @@ pub trait EventLog: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Full`] when the log has no room, [`StoreError::Exists`] when the id is pending already,
-    /// [`StoreError::Invalid`] when the payload is larger than [`PAYLOAD_BYTES_MAX`] or the time is out of range.
+    /// [`StoreError::Invalid`] when the payload is larger than [`EventLog::payload_bytes_max`] or the time is out of range.
     async fn append(&self, event: StoredEvent) -> Result<(), StoreError>;
 
     /// Sets when an event is tried next, and how often it was tried; durable when it returns.
@@ -86,6 +89,11 @@ pub trait EventLog: Send + Sync {
 
     /// Events stored and not finished.
     async fn pending(&self) -> Result<u64, StoreError>;
+
+    /// Largest payload that it takes, in bytes.
+    fn payload_bytes_max(&self) -> usize {
+        PAYLOAD_BYTES_MAX
+    }
 }
 
 fn validate_time(due_ms: u64) -> Result<i64, StoreError> {
@@ -94,8 +102,12 @@ fn validate_time(due_ms: u64) -> Result<i64, StoreError> {
 
 fn validate(event: &StoredEvent) -> Result<(), StoreError> {
     validate_time(event.due_ms)?;
-    if event.payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(StoreError::Invalid { what: "the event", why: "is larger than 1 MiB" });
+    validate_payload(event, PAYLOAD_BYTES_MAX)
+}
+
+fn validate_payload(event: &StoredEvent, bytes_max: usize) -> Result<(), StoreError> {
+    if event.payload.len() > bytes_max {
+        return Err(StoreError::Invalid { what: "the event", why: "is larger than the event log takes" });
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use crate::sqlite::{Migration, open};
 use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use mayfly_model::RequestId;
-use sqlx::{Connection, Row as _, SqliteConnection};
-use std::path::Path;
+use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -21,6 +21,12 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 /// Pages of the file given back to the system at a time, once the log has run empty.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
+
+/// What appends leave free on the disk, in bytes: removing an event takes room in the write-ahead log first, and a log that is full must be
+/// able to run empty.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// What a row takes beside its payload, indexes and unused parts of pages included, in bytes. An estimate on the large side.
+const ROW_BYTES: usize = 1024;
 
 /// Events in one SQLite file, written by one task over one connection. Writes that wait together are committed
 /// together, so that many callers share one sync of the disk.
@@ -73,7 +79,7 @@ impl SqliteEvents {
                 .fetch_one(&mut conn)
                 .await?;
         let room = Arc::new(Room::new(limits, count.unsigned_abs(), bytes.unsigned_abs()));
-        let jobs = Jobs::start(conn, Pending { room: Arc::clone(&room) });
+        let jobs = Jobs::start(conn, Pending { room: Arc::clone(&room), path: path.to_owned() });
         Ok(Self { jobs, room })
     }
 
@@ -120,6 +126,42 @@ impl EventLog for SqliteEvents {
 /// The events, and how much room they leave.
 struct Pending {
     room: Arc<Room>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// Turns appends away that would leave less than [`RESERVE_BYTES`] on the disk.
+    async fn refuse_what_does_not_fit(&self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
+        let size = |write: &Write| match &write.op {
+            Op::Append(event) => Some((event.payload.len() + ROW_BYTES) as u64),
+            _ => None,
+        };
+        let bytes: u64 = group.iter().filter_map(size).sum();
+        if bytes == 0 {
+            return;
+        }
+        let free = match rustix::fs::statvfs(&self.path) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            // Then it is for the commit to find out.
+            Err(_) => return,
+        };
+        // Each byte is written to the write-ahead log first, and into the database later, where there may be room already.
+        if free.saturating_sub(2 * bytes) >= RESERVE_BYTES {
+            return;
+        }
+        let unused = sqlx::query_scalar::<_, i64>(
+            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
+        );
+        let unused = unused.fetch_one(conn).await.map_or(0, i64::unsigned_abs);
+        if free.saturating_sub(bytes + bytes.saturating_sub(unused)) >= RESERVE_BYTES {
+            return;
+        }
+        let (appends, others) = group.drain(..).partition(|write| matches!(write.op, Op::Append(_)));
+        *group = others;
+        for write in appends {
+            settle(&self.room, write, Err(StoreError::Full("the disk is full")));
+        }
+    }
 }
 
 #[async_trait]
@@ -127,11 +169,14 @@ impl Work for Pending {
     type Write = Write;
     type Read = Due;
     const NAME: &'static str = "events";
-    const QUEUE_JOBS_MAX: usize = 1024;
-    const GROUP_WRITES_MAX: usize = 256;
+    const QUEUE_JOBS_MAX: usize = 4096;
+    const GROUP_WRITES_MAX: usize = 2048;
 
     async fn commit(&mut self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
-        commit_group(conn, &self.room, group).await;
+        self.refuse_what_does_not_fit(conn, group).await;
+        if !group.is_empty() {
+            commit_group(conn, &self.room, group).await;
+        }
     }
 
     async fn read(&mut self, conn: &mut SqliteConnection, Due { now_ms, limit, after, done }: Due) {
@@ -148,15 +193,17 @@ async fn commit_group(conn: &mut SqliteConnection, room: &Room, group: &mut Vec<
                 emptied |= settle(room, write, Ok(effect));
             }
         }
-        Err(error) if alone => {
+        Err(undone) if alone => {
+            let error = undone.into_error();
             for write in group.drain(..) {
                 settle(room, write, Err(error.clone()));
             }
         }
-        // One event that does not fit on the disk must not take its neighbours down; and a `finish` makes room.
+        // One event that does not fit on the disk, or is there already, must not take its neighbours down; and a `finish` makes room.
         Err(_) => {
             for write in group.drain(..) {
                 let result = run(conn, std::slice::from_ref(&write)).await;
+                let result = result.map_err(Undone::into_error);
                 let effect = result.and_then(|mut effects| effects.pop().ok_or(StoreError::Closed));
                 emptied |= settle(room, write, effect);
             }
@@ -189,60 +236,139 @@ fn settle(room: &Room, write: Write, result: Result<Effect, StoreError>) -> bool
     emptied
 }
 
-async fn run(conn: &mut SqliteConnection, group: &[Write]) -> Result<Vec<Effect>, StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    let mut effects = Vec::with_capacity(group.len());
-    for write in group {
-        match run_one(&mut tx, &write.op).await {
-            Ok(effect) => effects.push(effect),
-            Err(error) => {
-                // Its own failure is of no use to the caller, and the connection rolls back again before its next use.
-                let _ = tx.rollback().await;
-                return Err(error.into());
-            }
-        }
-    }
-    tx.commit().await?;
-    Ok(effects)
+/// Rows that one statement writes at most; what is over is written by statements of half the size, and half of that, so that few have to be
+/// prepared.
+const ROWS_MAX: usize = 64;
+
+/// Why a group was not committed.
+enum Undone {
+    /// An event of it is pending already: those of the group are to be written one by one.
+    Conflict,
+    Failed(StoreError),
 }
 
-async fn run_one(conn: &mut SqliteConnection, op: &Op) -> Result<Effect, sqlx::Error> {
-    match op {
-        Op::Append(event) => {
-            let result = sqlx::query(
-                "INSERT INTO events (id, due_ms, attempt, payload) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
-            )
-            .bind(&event.id.0.to_be_bytes()[..])
-            .bind(i64::try_from(event.due_ms).unwrap_or(i64::MAX))
-            .bind(i64::from(event.attempt))
-            .bind(event.payload.as_slice())
-            .execute(conn)
-            .await?;
-            Ok(match result.rows_affected() {
-                0 => Effect::Refused(StoreError::Exists("an event with this id is pending")),
-                _ => Effect::Done,
-            })
+impl From<sqlx::Error> for Undone {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<StoreError> for Undone {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Undone {
+    /// What the caller of the only write hears.
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::Conflict => StoreError::Exists("an event with this id is pending"),
+            Self::Failed(error) => error,
         }
-        Op::Reschedule { id, due_ms, attempt } => {
+    }
+}
+
+async fn run(conn: &mut SqliteConnection, group: &[Write]) -> Result<Vec<Effect>, Undone> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    match run_all(&mut tx, group).await {
+        Ok(effects) => {
+            tx.commit().await?;
+            Ok(effects)
+        }
+        Err(undone) => {
+            // Its own failure is of no use to the caller, and the connection rolls back again before its next use.
+            let _ = tx.rollback().await;
+            Err(undone)
+        }
+    }
+}
+
+/// All appends, then all reschedules, then all finishes: of one event they come in this order, and what is asked for at once may be done in any.
+async fn run_all(conn: &mut SqliteConnection, group: &[Write]) -> Result<Vec<Effect>, Undone> {
+    let mut effects: Vec<Effect> = group.iter().map(|_| Effect::Done).collect();
+    let mut events = Vec::with_capacity(group.len());
+    let mut finished = Vec::with_capacity(group.len());
+    for (at, write) in group.iter().enumerate() {
+        match &write.op {
+            Op::Append(event) => events.push((at, event)),
+            Op::Finish(id) => finished.push((at, *id)),
+            Op::Reschedule { .. } => {}
+        }
+    }
+    for rows in chunks(&events) {
+        if append(conn, rows).await? < rows.len() as u64 {
+            return Err(Undone::Conflict);
+        }
+    }
+    for (at, write) in group.iter().enumerate() {
+        if let Op::Reschedule { id, due_ms, attempt } = &write.op {
             let result = sqlx::query("UPDATE events SET due_ms = ?2, attempt = ?3 WHERE id = ?1")
                 .bind(&id.0.to_be_bytes()[..])
                 .bind(*due_ms)
                 .bind(i64::from(*attempt))
-                .execute(conn)
+                .execute(&mut *conn)
                 .await?;
-            Ok(match result.rows_affected() {
-                0 => Effect::Refused(StoreError::NotFound("the event")),
-                _ => Effect::Done,
-            })
-        }
-        Op::Finish(id) => {
-            let freed: Option<i64> = sqlx::query_scalar("DELETE FROM events WHERE id = ?1 RETURNING LENGTH(payload)")
-                .bind(&id.0.to_be_bytes()[..])
-                .fetch_optional(conn)
-                .await?;
-            Ok(freed.map_or(Effect::Done, |bytes| Effect::Freed(usize::try_from(bytes).unwrap_or(0))))
+            if result.rows_affected() == 0 {
+                effects[at] = Effect::Refused(StoreError::NotFound("the event"));
+            }
         }
     }
+    for rows in chunks(&finished) {
+        for (id, bytes) in finish(conn, rows).await? {
+            if let Some((at, _)) = rows.iter().find(|(_, finished)| *finished == id) {
+                effects[*at] = Effect::Freed(bytes);
+            }
+        }
+    }
+    Ok(effects)
+}
+
+/// Parts of [`ROWS_MAX`] rows, then of half as many, and so on.
+fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut size = ROWS_MAX;
+    std::iter::from_fn(move || {
+        while size > rows.len() {
+            size /= 2;
+        }
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Writes events that are not there yet, and returns how many.
+async fn append(conn: &mut SqliteConnection, rows: &[(usize, &StoredEvent)]) -> Result<u64, StoreError> {
+    let marks = vec!["(?, ?, ?, ?)"; rows.len()].join(", ");
+    let sql = format!("INSERT INTO events (id, due_ms, attempt, payload) VALUES {marks} ON CONFLICT (id) DO NOTHING");
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (_, event) in rows {
+        query = query
+            .bind(event.id.0.to_be_bytes().to_vec())
+            .bind(i64::try_from(event.due_ms).unwrap_or(i64::MAX))
+            .bind(i64::from(event.attempt))
+            .bind(event.payload.as_slice());
+    }
+    Ok(query.execute(conn).await?.rows_affected())
+}
+
+/// Removes events, and returns those that were there with the sizes of their payloads.
+async fn finish(
+    conn: &mut SqliteConnection,
+    rows: &[(usize, RequestId)],
+) -> Result<Vec<(RequestId, usize)>, StoreError> {
+    let marks = vec!["?"; rows.len()].join(", ");
+    let sql = format!("DELETE FROM events WHERE id IN ({marks}) RETURNING id, LENGTH(payload)");
+    let mut query = sqlx::query_as::<_, (Vec<u8>, i64)>(AssertSqlSafe(sql));
+    for (_, id) in rows {
+        query = query.bind(id.0.to_be_bytes().to_vec());
+    }
+    let found = query.fetch_all(conn).await?;
+    let read = |(id, bytes): (Vec<u8>, i64)| {
+        let id = <[u8; 16]>::try_from(id).map_err(|_| StoreError::Corrupt("a stored event"))?;
+        Ok((RequestId(u128::from_be_bytes(id)), usize::try_from(bytes).unwrap_or(0)))
+    };
+    found.into_iter().map(read).collect()
 }
 
 async fn due(

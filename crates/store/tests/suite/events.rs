@@ -1,16 +1,25 @@
-//! The contract of `EventLog`.
+//! The contract of `EventLog`: what every implementation passes.
 
+use crate::nats_server::NatsServer;
 use async_trait::async_trait;
 use mayfly_model::RequestId;
-use mayfly_store::{EventCursor, EventLimits, EventLog, MemoryEvents, SqliteEvents, StoreError, StoredEvent};
+use mayfly_store::{
+    EventCursor, EventLimits, EventLog, MemoryEvents, NatsAddress, NatsEvents, SqliteEvents, StoreError, StoredEvent,
+};
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
 
+/// An implementation, with what it keeps between two openings.
 #[async_trait]
 trait Fixture: Send + Sync {
     async fn open(&self) -> Arc<dyn EventLog>;
+    /// Closes what was opened last.
     async fn close(&self);
+    /// False: what is kept is lost with the process, so that there is nothing to close.
+    fn durable(&self) -> bool {
+        true
+    }
 }
 
 struct Sqlite {
@@ -41,14 +50,48 @@ impl Fixture for Memory {
     }
 
     async fn close(&self) {}
+
+    fn durable(&self) -> bool {
+        false
+    }
 }
 
-fn sqlite(limits: EventLimits) -> Sqlite {
-    Sqlite { dir: tempfile::tempdir().unwrap(), limits, open: tokio::sync::Mutex::default() }
+pub struct Nats {
+    pub server: NatsServer,
+    limits: EventLimits,
+    open: tokio::sync::Mutex<Option<Arc<NatsEvents>>>,
 }
 
-fn memory(limits: EventLimits) -> Memory {
-    Memory(MemoryEvents::new(limits))
+#[async_trait]
+impl Fixture for Nats {
+    async fn open(&self) -> Arc<dyn EventLog> {
+        let log = Arc::new(NatsEvents::open(&self.address(), "test", self.limits).await.unwrap());
+        *self.open.lock().await = Some(Arc::clone(&log));
+        log
+    }
+
+    async fn close(&self) {
+        self.open.lock().await.take().unwrap().close().await.unwrap();
+    }
+}
+
+impl Nats {
+    pub fn address(&self) -> NatsAddress {
+        self.server.url().parse().unwrap()
+    }
+}
+
+fn sqlite(limits: EventLimits) -> Option<Sqlite> {
+    Some(Sqlite { dir: tempfile::tempdir().unwrap(), limits, open: tokio::sync::Mutex::default() })
+}
+
+fn memory(limits: EventLimits) -> Option<Memory> {
+    Some(Memory(MemoryEvents::new(limits)))
+}
+
+/// `None`, told loudly: there is no nats-server.
+pub fn nats(limits: EventLimits) -> Option<Nats> {
+    Some(Nats { server: NatsServer::start()?, limits, open: tokio::sync::Mutex::default() })
 }
 
 /// Small enough to reach in a test.
@@ -56,11 +99,17 @@ const LIMITS: EventLimits = EventLimits { count_max: 500, bytes_max: 8 << 20 };
 
 macro_rules! contract {
     ($($test:ident),* $(,)?) => {
-        mod on_sqlite {
-            $(#[tokio::test] async fn $test() { super::$test(&super::sqlite(super::LIMITS)).await })*
-        }
-        mod on_memory {
-            $(#[tokio::test] async fn $test() { super::$test(&super::memory(super::LIMITS)).await })*
+        contract!(on_sqlite by sqlite: $($test),*);
+        contract!(on_memory by memory: $($test),*);
+        contract!(on_nats by nats: $($test),*);
+    };
+    ($module:ident by $fixture:ident: $($test:ident),*) => {
+        mod $module {
+            $(#[tokio::test] async fn $test() {
+                if let Some(fixture) = super::$fixture(super::LIMITS) {
+                    super::$test(&fixture).await
+                }
+            })*
         }
     };
 }
@@ -75,6 +124,11 @@ contract!(
     full_by_count_and_room_comes_back,
     full_by_bytes_and_room_comes_back,
     concurrent_appends_keep_to_the_limit,
+    concurrent_appends_of_an_id_store_one,
+    what_is_done_to_one_event_at_once_leaves_it_whole,
+    room_is_right_after_reopening,
+    payloads_are_kept_byte_by_byte,
+    a_closed_log_says_so,
     out_of_range_is_refused,
 );
 
@@ -208,10 +262,106 @@ async fn concurrent_appends_keep_to_the_limit(fixture: &dyn Fixture) {
     assert_eq!(log.due(5, 1000, None).await.unwrap().len(), 500);
 }
 
+async fn concurrent_appends_of_an_id_store_one(fixture: &dyn Fixture) {
+    let log = fixture.open().await;
+    let tasks: Vec<_> = (0..50)
+        .map(|due| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { log.append(event(7, due)).await.is_ok() })
+        })
+        .collect();
+    let mut accepted = 0;
+    for task in tasks {
+        accepted += u64::from(task.await.unwrap());
+    }
+    assert_eq!((accepted, log.pending().await.unwrap()), (1, 1));
+    assert_eq!(ids(&log.due(100, 10, None).await.unwrap()), [7]);
+}
+
+async fn what_is_done_to_one_event_at_once_leaves_it_whole(fixture: &dyn Fixture) {
+    let log = fixture.open().await;
+    for id in 0..40 {
+        log.append(event(id, 5)).await.unwrap();
+    }
+    let tasks: Vec<_> = (0..40u128)
+        .flat_map(|id| {
+            let (mover, ender) = (Arc::clone(&log), Arc::clone(&log));
+            let moved = tokio::spawn(async move {
+                match mover.reschedule(RequestId(id), 6, 1).await {
+                    Ok(()) | Err(StoreError::NotFound(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            });
+            // Every other event is also finished.
+            let ended = tokio::spawn(async move {
+                if id % 2 == 0 {
+                    ender.finish(RequestId(id)).await.unwrap();
+                }
+            });
+            [moved, ended]
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let left = log.due(100, 100, None).await.unwrap();
+    assert_eq!(ids(&left), (0..40).filter(|id| id % 2 == 1).collect::<Vec<_>>());
+    assert!(left.iter().all(|event| (event.due_ms, event.attempt) == (6, 1)));
+    assert_eq!(log.pending().await.unwrap(), 20);
+}
+
+async fn room_is_right_after_reopening(fixture: &dyn Fixture) {
+    let log = fixture.open().await;
+    for id in 0..7 {
+        log.append(StoredEvent { payload: vec![b'x'; 1 << 20], ..event(id, 5) }).await.unwrap();
+    }
+    // A message that takes another's place takes its room too.
+    log.reschedule(RequestId(1), 6, 1).await.unwrap();
+    log.finish(RequestId(0)).await.unwrap();
+    drop(log);
+    fixture.close().await;
+    let log = fixture.open().await;
+    for id in 10..12 {
+        log.append(StoredEvent { payload: vec![b'x'; 1 << 20], ..event(id, 5) }).await.unwrap();
+    }
+    assert!(matches!(log.append(event(12, 5)).await, Err(StoreError::Full(_))));
+    for id in [1, 2, 3, 4, 5, 6, 10, 11] {
+        log.finish(RequestId(id)).await.unwrap();
+    }
+    assert_eq!(log.pending().await.unwrap(), 0);
+    assert!(log.due(u64::MAX, 10, None).await.unwrap().is_empty());
+}
+
+async fn payloads_are_kept_byte_by_byte(fixture: &dyn Fixture) {
+    let log = fixture.open().await;
+    let all: Vec<u8> = (0..=255).cycle().take(4096).collect();
+    let kept = [StoredEvent { payload: Vec::new(), ..event(1, 5) }, StoredEvent { payload: all, ..event(2, 5) }];
+    for event in &kept {
+        log.append(event.clone()).await.unwrap();
+    }
+    drop(log);
+    fixture.close().await;
+    assert_eq!(fixture.open().await.due(5, 10, None).await.unwrap(), kept);
+}
+
+async fn a_closed_log_says_so(fixture: &dyn Fixture) {
+    if !fixture.durable() {
+        return;
+    }
+    let log = fixture.open().await;
+    log.append(event(1, 5)).await.unwrap();
+    fixture.close().await;
+    assert!(matches!(log.append(event(2, 5)).await, Err(StoreError::Closed)));
+    assert!(matches!(log.finish(RequestId(1)).await, Err(StoreError::Closed)));
+    assert!(matches!(log.reschedule(RequestId(1), 6, 1).await, Err(StoreError::Closed)));
+    assert!(matches!(log.due(5, 10, None).await, Err(StoreError::Closed)));
+    assert_eq!(ids(&fixture.open().await.due(5, 10, None).await.unwrap()), [1]);
+}
+
 async fn out_of_range_is_refused(fixture: &dyn Fixture) {
     let log = fixture.open().await;
     assert!(matches!(log.append(event(1, u64::MAX)).await, Err(StoreError::Invalid { .. })));
-    let large = StoredEvent { payload: vec![0; (1 << 20) + 1], ..event(1, 1) };
+    let large = StoredEvent { payload: vec![0; log.payload_bytes_max() + 1], ..event(1, 1) };
     assert!(matches!(log.append(large).await, Err(StoreError::Invalid { .. })));
     log.append(event(1, 1)).await.unwrap();
     assert!(matches!(log.reschedule(RequestId(1), u64::MAX, 1).await, Err(StoreError::Invalid { .. })));
@@ -221,7 +371,7 @@ async fn out_of_range_is_refused(fixture: &dyn Fixture) {
 /// A caller that goes away while it waits neither loses room nor leaves half an event.
 #[tokio::test]
 async fn dropped_appends_keep_the_count_right() {
-    let fixture = sqlite(LIMITS);
+    let fixture = sqlite(LIMITS).unwrap();
     let log = fixture.open().await;
     for id in 0..300 {
         let append = log.append(event(id, 5));
@@ -239,7 +389,7 @@ async fn dropped_appends_keep_the_count_right() {
 /// Many callers share a commit: the time of 1,000 appends at once is a small part of that of 1,000 one by one.
 #[tokio::test]
 async fn appends_share_commits() {
-    let fixture = sqlite(EventLimits::default());
+    let fixture = sqlite(EventLimits::default()).unwrap();
     let log = fixture.open().await;
     let start = Instant::now();
     for id in 0..100 {

@@ -5,5 +5,7 @@ mod code_cache;
 mod events;
 mod kill;
 mod meta;
+mod nats_crashes;
+mod nats_server;
 mod package;
 mod rawzip;

@@ -42,7 +42,7 @@ wire! {
         cfs_config "CfsConfig": Option<CfsConfig> => refused("UnsupportedOperation", NO_CFS), "network file systems";
         init_timeout "InitTimeout": Option<i64> => Honoured, "seconds, 1–300; default 65";
         tags "Tags": Option<Vec<Tag>> => Honoured, "at most 50 tags";
-        async_run_enable "AsyncRunEnable": Option<String> => refused_on("UnsupportedOperation.AsyncRunEnable", "asynchronous-execution functions are not built; Invoke with InvocationType `Event` runs asynchronously up to `Timeout`"), "asynchronous-execution function";
+        async_run_enable "AsyncRunEnable": Option<String> => Honoured, "`TRUE`: every call is answered at once and runs asynchronously, for up to 86400 seconds (`Timeout`), without retries of run errors; fixed at creation; event functions only (`UnsupportedOperation.AsyncRunEnable`)";
         trace_enable "TraceEnable": Option<String> => refused_on("UnsupportedOperation", "events are not traced"), "trace asynchronous events";
         auto_deploy_cls_topic_index "AutoDeployClsTopicIndex": Option<String> => refused_on("UnsupportedOperation", "there is no CLS; logs are read with GetFunctionLogs"), "create the CLS index";
         auto_create_cls_topic "AutoCreateClsTopic": Option<String> => refused_on("UnsupportedOperation", "there is no CLS; logs are read with GetFunctionLogs"), "create the CLS topic";

@@ -33,6 +33,41 @@ wire! {
         end_time "EndTime": Option<String> => Honoured, "needed with StartTime; default: now";
     }
 
+    /// How an asynchronous event fares.
+    struct GetAsyncEventStatus {
+        invoke_request_id "InvokeRequestId": String => Honoured, "request id of the invocation";
+    }
+
+    /// Asynchronous events of a function: all that are not done, and what is in the log of the last three days (of these, the newest 10000 runs).
+    struct ListAsyncEvents {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        qualifier "Qualifier": Option<String> => Honoured, "version or alias that the caller named; absent: all";
+        invoke_type "InvokeType": Option<Vec<String>> => Honoured, "any of these: `API`, or the kind of a trigger";
+        status "Status": Option<Vec<String>> => Honoured, "any of `RUNNING`, `FINISHED`, `ABORTED`, `FAILED`";
+        start_time_interval "StartTimeInterval": Option<TimeInterval> => Honoured, "accepted within";
+        end_time_interval "EndTimeInterval": Option<TimeInterval> => Honoured, "ended within";
+        order "Order": Option<String> => Honoured, "`ASC` or `DESC` (default), in any case";
+        orderby "Orderby": Option<String> => Honoured, "`StartTime` (default) or `EndTime`; those that have not ended come last by their end";
+        offset "Offset": Option<i64> => Honoured, "default 0";
+        limit "Limit": Option<i64> => Honoured, "default 20, at most 100";
+        invoke_request_id "InvokeRequestId": Option<String> => Honoured, "one event";
+    }
+
+    /// A time from `Start` on and before `End`.
+    struct TimeInterval {
+        start "Start": String => Honoured, "`YYYY-MM-DD HH:MM:SS`, with a fraction or without";
+        end "End": String => Honoured, "the same";
+    }
+
+    /// Ends an asynchronous event that waits or runs. When this is answered it will not run again, whatever happens to the platform.
+    struct TerminateAsyncEvent {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        invoke_request_id "InvokeRequestId": String => Honoured, "request id of the invocation";
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        grace_shutdown "GraceShutdown": Option<bool> => Honoured, "true: SIGTERM first, and 10 seconds for it; default false: SIGKILL";
+    }
+
     /// The log records of invocations.
     struct GetFunctionLogs {
         function_name "FunctionName": Option<String> => Honoured, "absent: every function of the namespace";
