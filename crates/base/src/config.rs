@@ -196,6 +196,8 @@ options! {
     functions_per_namespace: usize = limits::FUNCTIONS_PER_NAMESPACE_DEFAULT;
     /// How long logs of functions are kept, in hours.
     log_retention_hours: u64 = 168;
+    /// What kept failures may take, in MB (16 to 1048576); beyond it the oldest go.
+    failure_disk_mb: u64 = 1024;
     /// Most calls of one function that wait for an instance; the next is refused with 429.
     waiting_room: usize = 1000;
     /// How long a call waits for an instance before it is refused with 429, in seconds.
@@ -393,6 +395,7 @@ impl PlatformOptions {
         between("precreate_java", self.precreate_java, 0, 256)?;
         between("functions_per_namespace", self.functions_per_namespace, 1, 1_000_000)?;
         between("log_retention_hours", self.log_retention_hours, 1, 10 * 8760)?;
+        between("failure_disk_mb", self.failure_disk_mb, 16, 1 << 20)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;
         between("waiting_s", self.waiting_s, 1, u64::from(limits::TIMEOUT_S_MAX))?;
         between("drain_s", self.drain_s, 0, 3600)?;

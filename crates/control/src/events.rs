@@ -5,10 +5,10 @@
 //! again: at least once, as SCF promises.
 
 use crate::catalogue::{Catalogue, store_error};
+use crate::endings::{Cause, Endings, Ran};
 use crate::ports::{InvokeRequest, Invoker, Logs};
-use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, EventPolicy, InvocationRecord, RequestId, Status};
+use mayfly_model::{ApiError, EventPolicy, InvocationRecord, InvokeOutcome, RequestId, Status};
 use mayfly_plan::retry::{Attempt, Tried, Verdict};
 use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};
 use parking_lot::Mutex;
@@ -54,6 +54,9 @@ pub struct Event {
     pub event: String,
     /// When it was accepted, in milliseconds since the epoch.
     pub accepted_ms: u64,
+    /// What it came of.
+    #[serde(default, skip_serializing_if = "Cause::is_default")]
+    pub cause: Cause,
 }
 
 /// What is known of a pending event.
@@ -107,6 +110,7 @@ pub struct Events {
     catalogue: Catalogue,
     invoker: Arc<dyn Invoker>,
     records: Arc<dyn Logs>,
+    endings: Arc<Endings>,
     clock: Arc<dyn Clock>,
     concurrency: EventConcurrency,
     state: Mutex<State>,
@@ -133,6 +137,7 @@ impl Events {
         catalogue: Catalogue,
         invoker: Arc<dyn Invoker>,
         records: Arc<dyn Logs>,
+        endings: Arc<Endings>,
         clock: Arc<dyn Clock>,
         concurrency: EventConcurrency,
     ) -> Self {
@@ -141,6 +146,7 @@ impl Events {
             catalogue,
             invoker,
             records,
+            endings,
             clock,
             concurrency: EventConcurrency {
                 total: concurrency.total.max(1),
@@ -155,17 +161,24 @@ impl Events {
     ///
     /// Errors: `RequestLimitExceeded` when too many events are pending; else see [`store_error`].
     pub async fn accept(&self, id: RequestId, event: Event) -> Result<(), ApiError> {
-        let payload = serde_json::to_vec(&event).map_err(|_| ApiError::internal("The event could not be stored."))?;
-        let bytes = payload.len();
-        let due_ms = event.accepted_ms;
-        let stored = StoredEvent { id, payload, due_ms, attempt: 0 };
-        self.log.append(stored).await.map_err(|error| match error {
+        self.offer(id, event).await.map_err(|error| match error {
             StoreError::Full(_) => ApiError::new(
                 "RequestLimitExceeded",
                 "Too many asynchronous events are pending; this one was not accepted. Try again later.",
             ),
             error => store_error(error),
-        })?;
+        })
+    }
+
+    /// As [`Self::accept`], for the platform itself. An event whose id is pending already is left as it is.
+    pub(crate) async fn offer(&self, id: RequestId, event: Event) -> Result<(), StoreError> {
+        let payload = serde_json::to_vec(&event).map_err(|_| StoreError::Corrupt("an event to be stored"))?;
+        let bytes = payload.len();
+        let due_ms = event.accepted_ms;
+        match self.log.append(StoredEvent { id, payload, due_ms, attempt: 0 }).await {
+            Err(StoreError::Exists(_)) => return Ok(()),
+            result => result?,
+        }
         self.note(id, event, due_ms, Tried::default(), bytes);
         self.wake.notify_one();
         Ok(())
@@ -294,15 +307,16 @@ impl Events {
     /// One attempt of one event, from its turn to its end or its next due time.
     async fn attempt(self: Arc<Self>, id: RequestId, owner: Owner) {
         let work = tokio::spawn(self.clone().run_one(id));
-        let verdict = match work.await {
-            Ok(verdict) => verdict,
+        let (verdict, ran) = match work.await {
+            Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(request_id = %id, %error, "running an event failed inside the platform");
-                self.judge(id, Status::INTERNAL)
+                (self.judge(id, Status::INTERNAL), self.broken(id).await)
             }
         };
         // The log forgets the event, or this attempt: from then on its record alone tells of it, and must not go with this process.
         self.records.written().await;
+        let verdict = self.endings.follow(id, verdict, ran).await;
         let due_ms = match verdict {
             Verdict::Finish => {
                 self.finish(id).await;
@@ -363,40 +377,62 @@ impl Events {
         }
     }
 
+    /// An attempt that the platform itself broke off.
+    async fn broken(&self, id: RequestId) -> Option<Ran> {
+        let (event, tried) = self.fetch(id).await?;
+        let error = ApiError::internal("The platform failed on this event; see the server's log.");
+        let mut record = self.lost(id, &event, tried, &error);
+        record.status = Status::INTERNAL;
+        Some(Ran { event, tried, target: None, outcome: outcome_of(record) })
+    }
+
     /// Runs an event and judges how it ended.
-    async fn run_one(self: Arc<Self>, id: RequestId) -> Verdict {
+    async fn run_one(self: Arc<Self>, id: RequestId) -> (Verdict, Option<Ran>) {
         let Some((event, tried)) = self.fetch(id).await else {
-            return self.judge(id, Status::INTERNAL);
+            return (self.judge(id, Status::INTERNAL), None);
         };
         let random = crate::ids::random_unit();
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
-        let status = match resolved {
+        let (target, outcome) = match resolved {
             // It was an event function when the event was accepted.
             Ok(target) if target.spec.config.service.is_some() => {
                 let error = ApiError::new(
                     "InvalidParameterValue.FunctionType",
                     "The function is an HTTP function now, which takes no events.",
                 );
-                self.records.append(self.lost(id, &event, tried, &error));
-                Status::FUNCTION_NOT_FOUND
+                (None, self.end_lost(id, &event, tried, &error))
             }
-            Ok(target) => {
-                let request = InvokeRequest {
-                    request_id: id,
-                    event: Bytes::copy_from_slice(event.event.as_bytes()),
-                    want_log: false,
-                    retry: attempts(tried),
-                    qualifier: event.qualifier.clone(),
-                };
-                self.invoker.invoke(&target, request).await.status
-            }
-            Err(error) => {
-                self.records.append(self.lost(id, &event, tried, &error));
-                Status::FUNCTION_NOT_FOUND
-            }
+            Ok(target) => match self.endings.content(&event).await {
+                Some(content) => {
+                    let request = InvokeRequest {
+                        request_id: id,
+                        event: content,
+                        want_log: false,
+                        log_failure: true,
+                        retry: attempts(tried),
+                        origin: event.cause.replay_of,
+                        qualifier: event.qualifier.clone(),
+                    };
+                    let outcome = self.invoker.invoke(&target, request).await;
+                    (Some(target), outcome)
+                }
+                None => {
+                    let error = ApiError::invalid("The failure that was to be replayed is not kept any more.");
+                    (None, self.end_lost(id, &event, tried, &error))
+                }
+            },
+            Err(error) => (None, self.end_lost(id, &event, tried, &error)),
         };
-        self.judge(id, status)
+        let verdict = self.judge(id, outcome.status);
+        (verdict, Some(Ran { event, tried, target, outcome }))
+    }
+
+    /// Ends an event that cannot run.
+    fn end_lost(&self, id: RequestId, event: &Event, tried: Tried, error: &ApiError) -> InvokeOutcome {
+        let record = self.lost(id, event, tried, error);
+        self.records.append(record.clone());
+        outcome_of(record)
     }
 
     fn judge(&self, id: RequestId, status: Status) -> Verdict {
@@ -465,9 +501,23 @@ impl Events {
             memory_bytes: 0,
             cold_start: None,
             retry: attempts(tried),
+            origin: event.cause.replay_of,
             output: String::new(),
             output_cut_bytes: 0,
         }
+    }
+}
+
+/// How an invocation ended that only its record tells of.
+fn outcome_of(record: InvocationRecord) -> InvokeOutcome {
+    InvokeOutcome {
+        request_id: record.request_id,
+        status: record.status,
+        log: Some(record.render()),
+        body: record.ret_msg.into_bytes(),
+        duration_us: 0,
+        memory_bytes: 0,
+        cold_start: None,
     }
 }
 

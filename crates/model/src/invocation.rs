@@ -202,6 +202,9 @@ pub struct InvocationRecord {
     /// Which attempt this was: 0 for the first, counting up for retries of asynchronous events.
     #[serde(default)]
     pub retry: u32,
+    /// The failed request that this replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RequestId>,
     /// What the function printed (stdout and stderr as they came).
     pub output: String,
     /// Bytes of output that were cut because the invocation printed more than the limit.
@@ -270,6 +273,9 @@ impl InvocationRecord {
         if self.wait_us >= 1000 {
             let _ = write!(text, " Wait:{}", Millis(self.wait_us));
         }
+        if let Some(origin) = self.origin {
+            let _ = write!(text, " ReplayOf:{origin}");
+        }
         text.push('\n');
         text
     }
@@ -308,6 +314,7 @@ mod tests {
             memory_bytes: 31_177_728,
             cold_start: None,
             retry: 0,
+            origin: None,
             output: "line".into(),
             output_cut_bytes: 0,
         }

@@ -6,6 +6,7 @@
 
 pub mod domain;
 pub mod error;
+pub mod failures;
 pub mod invocation;
 pub mod limits;
 pub mod names;
@@ -15,6 +16,7 @@ pub mod status;
 
 pub use domain::*;
 pub use error::ApiError;
+pub use failures::{EventTargets, FailurePolicy, Target};
 pub use invocation::{ColdStart, ColdStartReason, InvocationRecord, InvokeOutcome, Phases, RequestId};
 pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
 pub use runtime::RuntimeId;

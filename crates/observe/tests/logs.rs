@@ -26,6 +26,7 @@ fn record(i: u64) -> InvocationRecord {
         memory_bytes: 30 << 20,
         cold_start: None,
         retry: 0,
+        origin: None,
         output: format!("a line that a function printed, number {i}\n"),
         output_cut_bytes: 0,
     }

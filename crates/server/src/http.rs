@@ -130,7 +130,10 @@ impl Front {
         }
     }
 
-    fn metrics(&self) -> HttpResponse {
+    async fn metrics(&self) -> HttpResponse {
+        if let Some((usage, unkept)) = self.api.control.failure_usage().await {
+            self.api.metrics.set_failures(usage.count, usage.bytes, usage.evicted, unkept, usage.messages);
+        }
         for runtime in RuntimeId::ALL {
             let stats = self.node.stats_of(runtime);
             for (state, count) in [
@@ -186,7 +189,7 @@ impl Service for Front {
         let is_get = matches!(request.method.as_str(), "GET" | "HEAD");
         match path {
             "/healthz" if is_get => self.health(),
-            "/metrics" if is_get => self.metrics(),
+            "/metrics" if is_get => self.metrics().await,
             _ => match path.strip_prefix(DOWNLOAD_PATH) {
                 Some(token) if is_get => self.download(token).await,
                 _ => HttpResponse::text(

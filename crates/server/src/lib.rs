@@ -4,6 +4,7 @@
 
 mod ahead;
 mod data;
+mod destinations;
 mod http;
 mod install;
 mod invoker;
@@ -22,6 +23,7 @@ use data::DataDir;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_base::{EventLoops, SystemClock};
+use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
@@ -30,7 +32,7 @@ use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
-use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_store::{CodeCache, EventLimits, FailureLimits, FileBlobs, SqliteEvents, SqliteFailures, SqliteMeta};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,6 +154,8 @@ impl Platform {
             meta: stores.meta,
             blobs: stores.blobs,
             events: stores.events,
+            failures: stores.failures,
+            destinations: Arc::new(destinations::NoQueues),
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
@@ -162,6 +166,7 @@ impl Platform {
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
             account_mb: ceiling(&options),
+            account: Account { app_id: options.app_id, uin: options.uin },
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
             ..ControlOptions::default()
@@ -284,6 +289,7 @@ impl Platform {
 struct Stores {
     meta: Arc<SqliteMeta>,
     events: Arc<SqliteEvents>,
+    failures: Arc<SqliteFailures>,
     blobs: Arc<FileBlobs>,
     code: Arc<CodeCache>,
     logs: LogStore,
@@ -291,8 +297,13 @@ struct Stores {
 
 async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores> {
     let (meta_path, events_path) = (data.path("meta.db"), data.path("events.db"));
-    let (meta, events) =
-        tokio::join!(SqliteMeta::open(&meta_path), SqliteEvents::open(&events_path, EventLimits::default()));
+    let failures_path = data.path("failures.db");
+    let failure_limits = FailureLimits { bytes_max: options.failure_disk_mb << 20, ..FailureLimits::default() };
+    let (meta, events, failures) = tokio::join!(
+        SqliteMeta::open(&meta_path),
+        SqliteEvents::open(&events_path, EventLimits::default()),
+        SqliteFailures::open(&failures_path, failure_limits),
+    );
     let blobs = Arc::new(FileBlobs::open(&data.path("blobs")).context("open the blob store")?);
     let code = CodeCache::open(&data.path("code"), Arc::clone(&blobs) as _).context("open the code cache")?;
     let log_options = LogOptions {
@@ -303,6 +314,7 @@ async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores
     Ok(Stores {
         meta: Arc::new(meta.context("open the metadata store")?),
         events: Arc::new(events.context("open the event log")?),
+        failures: Arc::new(failures.context("open the store of failures")?),
         blobs,
         code: Arc::new(code),
         logs,

@@ -117,6 +117,7 @@ fn values_out_of_range_are_refused() {
         ("precreate_node = 1000", "`precreate_node`"),
         ("functions_per_namespace = 0", "`functions_per_namespace`"),
         ("log_retention_hours = 0", "`log_retention_hours`"),
+        ("failure_disk_mb = 1", "`failure_disk_mb`"),
         ("waiting_room = 10000000", "`waiting_room`"),
         ("waiting_s = 0", "`waiting_s`: 0 is not between 1 and 900"),
         ("drain_s = 86400", "`drain_s`"),

@@ -86,6 +86,9 @@ pub struct UpArgs {
     /// How long logs of functions are kept, in hours [default: 168]
     #[arg(long, value_name = "HOURS")]
     pub log_retention_hours: Option<u64>,
+    /// What kept failures may take, in MB; beyond it the oldest go [default: 1024]
+    #[arg(long, value_name = "MB")]
+    pub failure_disk_mb: Option<u64>,
     /// Most calls of one function that wait for an instance [default: 1000]
     #[arg(long, value_name = "N")]
     pub waiting_room: Option<usize>,
@@ -148,6 +151,7 @@ impl UpArgs {
             precreate_java: self.precreate_java,
             functions_per_namespace: self.functions_per_namespace,
             log_retention_hours: self.log_retention_hours,
+            failure_disk_mb: self.failure_disk_mb,
             waiting_room: self.waiting_room,
             waiting_s: self.waiting_s,
             drain_s: self.drain_s,

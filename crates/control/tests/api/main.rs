@@ -4,6 +4,7 @@ mod aliases;
 mod catalogue;
 mod domains;
 mod events;
+mod failures;
 mod functions;
 mod harness;
 mod http;

@@ -236,6 +236,7 @@ impl Pool {
             memory_bytes: 0,
             cold_start: None,
             retry: 0,
+            origin: None,
             output,
             output_cut_bytes,
         });

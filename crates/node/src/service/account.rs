@@ -145,6 +145,7 @@ impl Drop for Account {
             memory_bytes,
             cold_start: self.cold_start,
             retry: 0,
+            origin: None,
             output,
             output_cut_bytes: output_cut,
         });

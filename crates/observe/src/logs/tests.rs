@@ -118,6 +118,7 @@ fn record(i: u64) -> InvocationRecord {
         memory_bytes: ((i * 104_729) % 997) << 20,
         cold_start: None,
         retry: 0,
+        origin: None,
         output: format!("line of {i}\n"),
         output_cut_bytes: 0,
     }
