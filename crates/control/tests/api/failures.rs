@@ -374,7 +374,8 @@ async fn dead_letters_go_to_the_queue_and_wait_until_it_is_there() {
 async fn results_go_to_destinations() {
     let p = broken().await;
     p.create("next").await;
-    let put = |success: Value, failure: Value| json!({"FunctionName": "fn", "OnSuccess": success, "OnFailure": failure});
+    let put =
+        |success: Value, failure: Value| json!({"FunctionName": "fn", "OnSuccess": success, "OnFailure": failure});
     let (next, queue) = (json!({"Type": "function", "Name": "next"}), json!({"Type": "queue", "Name": "q2"}));
     for (success, code) in [
         (json!({"Type": "function", "Name": "nobody"}), "ResourceNotFound.Function"),
