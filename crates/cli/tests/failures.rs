@@ -100,11 +100,13 @@ fn a_thousand_failures_are_replayed_onto_a_fixed_version_through_kill_9() {
     let data = tempfile::tempdir().unwrap();
     let mut platform = start(data.path());
     broken(&platform, "work");
-    let mut ids = send(&platform, "work", 500);
-    // Killed while events fail: each is pending or kept.
-    platform.kill();
-    platform = start(data.path());
-    ids.extend(send(&platform, "work", 500));
+    let mut ids = BTreeSet::new();
+    // Killed while events fail, five times: each event is pending or its failure is kept.
+    for _ in 0..5 {
+        ids.extend(send(&platform, "work", 200));
+        platform.kill();
+        platform = start(data.path());
+    }
     wait_kept(&platform, "work", 1000);
     let version = repair(&platform, "work");
     let request = json!({"Filter": {"FunctionName": "work"}, "Qualifier": version, "Rate": 250, "ClientToken": "once"});

@@ -9,6 +9,7 @@ use mayfly_store::{FailureLog, StoreError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -119,10 +120,8 @@ impl Replays {
             match self.failures.jobs().await {
                 Ok(jobs) => {
                     for job in jobs.into_iter().filter(|job| job.stage == JobStage::Sending) {
-                        let mut running = self.running.lock();
-                        if !running.contains_key(&job.id) {
-                            let token = CancellationToken::new();
-                            running.insert(job.id, token.clone());
+                        if let Entry::Vacant(place) = self.running.lock().entry(job.id) {
+                            let token = place.insert(CancellationToken::new()).clone();
                             tasks.spawn(self.clone().work(job.id, token, shutdown.clone()));
                         }
                     }

@@ -428,3 +428,30 @@ async fn a_loop_of_destinations_ends() {
     let page = list(&p, json!({"FunctionName": "a1"})).await;
     assert!(page["Failures"][0]["Note"].as_str().unwrap().contains("loop"), "{page}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_stays_as_long_as_its_failure_cannot_be_kept() {
+    let p = broken().await;
+    p.ok(
+        "UpdateFunctionConfiguration",
+        json!({"FunctionName": "fn", "DeadLetterConfig": {"Type": "queue", "Name": "q1"}}),
+    )
+    .await;
+    p.failures.refuse(true);
+    let (_stop, _task) = run(&p);
+    send(&p, 1).await;
+    until(|| p.invoker.calls.lock().len() == 1 && p.control.events().depth() == (1, 0)).await;
+    assert_eq!(p.event_log.pending().await.unwrap(), 1);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    until(|| p.invoker.calls.lock().len() == 2 && p.control.events().depth() == (1, 0)).await;
+    p.failures.refuse(false);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    quiet(&p).await;
+    assert_eq!((p.event_log.pending().await.unwrap(), list(&p, json!({})).await["TotalCount"].as_u64()), (0, Some(1)));
+    until(|| p.queues.sent.lock().len() == 1).await;
+    // A synchronous request is answered all the same.
+    p.ok("PutFunctionFailures", json!({"FunctionName": "fn", "Capture": true})).await;
+    p.failures.refuse(true);
+    assert_eq!(p.ok("Invoke", json!({"FunctionName": "fn"})).await["Result"]["InvokeResult"], -1);
+    assert_eq!(p.control.failure_usage().await.unwrap().1, 1);
+}

@@ -27,12 +27,18 @@ struct State {
     jobs: Vec<(ReplayJob, u64, u64)>,
     messages: BTreeMap<(RequestId, MessageKind), Message>,
     evicted: u64,
+    refuses: bool,
 }
 
 impl MemoryFailures {
     /// Empty.
     pub fn new(limits: FailureLimits) -> Self {
         Self { limits, state: Arc::default() }
+    }
+
+    /// Plays a full disk, or not any more.
+    pub fn refuse(&self, on: bool) {
+        self.state.lock().refuses = on;
     }
 }
 
@@ -92,6 +98,9 @@ impl FailureLog for MemoryFailures {
         ending.validate()?;
         let mut state = self.state.lock();
         let state = &mut *state;
+        if state.refuses {
+            return Err(StoreError::Full("the disk is full"));
+        }
         let waiting =
             state.messages.values().filter(|m| !ending.messages.iter().any(|n| (n.id, n.kind) == (m.id, m.kind)));
         let (count, bytes) = waiting.fold((0, 0), |(n, b), m| (n + 1, b + m.body.len() as u64));
