@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 /// Most messages that one question for due ones returns, in bytes.
 const DUE_BYTES_MAX: usize = 8 << 20;
-/// Failures looked at for one page of a job at most: bounds how long one step of it takes.
+/// Origins of origins that one success resolves at most.
 const ORIGIN_HOPS_MAX: usize = 64;
 
 /// Failures, replay jobs and messages in one SQLite file.
