@@ -208,6 +208,8 @@ options! {
     events_mb: u64 = 1024;
     /// Largest asynchronous event, in bytes.
     event_bytes_max: usize = limits::EVENT_ASYNC_BYTES_MAX;
+    /// What kept failures may take, in MB (16 to 1048576); beyond it the oldest go.
+    failure_disk_mb: u64 = 1024;
     /// Most calls of one function that wait for an instance; the next is refused with 429.
     waiting_room: usize = 1000;
     /// How long a call waits for an instance before it is refused with 429, in seconds.
@@ -430,6 +432,7 @@ impl PlatformOptions {
         between("events_max", self.events_max, 1, 10_000_000)?;
         between("events_mb", self.events_mb, 16, 1 << 20)?;
         between("event_bytes_max", self.event_bytes_max, 1024, limits::EVENT_SYNC_BYTES_MAX)?;
+        between("failure_disk_mb", self.failure_disk_mb, 16, 1 << 20)?;
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;
         between("waiting_s", self.waiting_s, 1, u64::from(limits::TIMEOUT_S_MAX))?;
         between("drain_s", self.drain_s, 0, 3600)?;

@@ -59,7 +59,7 @@ macro_rules! never_absent {
     })*};
 }
 
-never_absent!(u64, Code);
+never_absent!(u64, Code, FailureFilter);
 
 fn is_absent(value: &impl Absent) -> bool {
     value.absent()
@@ -72,7 +72,7 @@ actions! {
         description: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
         environment: Option<Environment>, layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>,
         fork_mode: Option<String>, kind = "Type": Option<String>, instance_concurrency_config: Option<Concurrency>,
-        install_dependency: Option<String>,
+        install_dependency: Option<String>, dead_letter_config: Option<DeadLetter>,
     }
     /// Replaces the code of `$LATEST`.
     UpdateFunctionCode -> Nothing {
@@ -85,7 +85,7 @@ actions! {
         function_name: String, namespace: String, description: Option<String>, memory_size: Option<u64>,
         timeout: Option<u64>, init_timeout: Option<u64>, environment: Option<Environment>,
         layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>, fork_mode: Option<String>,
-        instance_concurrency_config: Option<Concurrency>,
+        instance_concurrency_config: Option<Concurrency>, dead_letter_config: Option<DeadLetter>,
     }
     /// Shows a function.
     GetFunction -> Function { function_name: String, namespace: String, qualifier: Option<String> }
@@ -151,6 +151,35 @@ actions! {
     GetForecast -> Forecasts { function_name: Option<String>, namespace: Option<String>, offset: u64, limit: u64 }
     /// Lists the minutes in which versions were called.
     ListDemand -> Demands { start_time: Option<u64>, end_time: Option<u64>, offset: u64, limit: u64 }
+    /// Lists failures.
+    ListFailures -> Failures { filter: FailureFilter, cursor: Option<String>, limit: u64 }
+    /// Shows a failure.
+    GetFailure -> FailureScene { function_request_id: String }
+    /// Forgets failures.
+    DeleteFailures -> Deleted { filter: FailureFilter, all: Option<bool> }
+    /// Runs failures again.
+    ReplayFailures -> Replaying {
+        filter: FailureFilter, all: Option<bool>, qualifier: Option<String>, event: Option<String>, rate: Option<u64>,
+        again: Option<bool>, dry_run: Option<bool>, client_token: Option<String>,
+    }
+    /// Lists replay jobs.
+    ListReplayJobs -> ReplayJobs { offset: u64, limit: u64 }
+    /// Shows a replay job.
+    GetReplayJob -> Replaying { job_id: String }
+    /// Ends the sending of a replay job.
+    CancelReplayJob -> Replaying { job_id: String }
+    /// Sets what is kept of a function's failures.
+    PutFunctionFailures -> Nothing {
+        function_name: String, namespace: String, capture: Option<bool>, retention_hours: Option<u64>,
+    }
+    /// Shows what is kept of a function's failures.
+    GetFunctionFailures -> KeptFailures { function_name: String, namespace: String }
+    /// Sets who hears of the ends of events.
+    PutFunctionDestinations -> Nothing {
+        function_name: String, namespace: String, on_success: Option<Destination>, on_failure: Option<Destination>,
+    }
+    /// Shows who hears of the ends of events.
+    GetFunctionDestinations -> Destinations { function_name: String, namespace: String }
     /// Lists namespaces.
     ListNamespaces -> Namespaces { offset: u64, limit: u64, order: String, order_by = "Orderby": String }
     /// Creates a namespace.
@@ -194,6 +223,42 @@ actions! {
     DeleteCertificate -> Nothing { certificate_id: String }
 }
 
+/// Which failures are meant.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the options of the command line tell")]
+pub struct FailureFilter {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub request_ids: Vec<String>,
+    pub namespace: Option<String>,
+    pub function_name: Option<String>,
+    pub version: Option<String>,
+    pub status_code: Option<u64>,
+    pub source: Option<String>,
+    pub error: Option<String>,
+    pub start_time: Option<String>,
+    pub end_time: Option<String>,
+    pub resolved: Option<bool>,
+    pub replays: Option<bool>,
+}
+
+/// Who gets a result; an empty kind: nobody.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Destination {
+    /// `function`, `queue` or `topic`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Namespace of a function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Version or alias of a function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qualifier: Option<String>,
+}
+
 /// Re-points an alias; it takes the fields of [`CreateAlias`].
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
@@ -235,8 +300,43 @@ objects! {
         environment: Environment, layers: Vec<LayerRef>, public_net_config: PublicNet, fork_mode: String,
         code_size: u64, status: String, status_desc: String, status_reasons: Vec<StatusReason>, add_time: String,
         mod_time: String, kind = "Type": String, instance_concurrency_config: Concurrency, triggers: Vec<Trigger>,
-        install_dependency: String,
+        install_dependency: String, dead_letter_config: DeadLetter, failures: KeptFailures,
     }
+    /// Where dead letters go.
+    DeadLetter { kind = "Type": String, name: String, filter_type: String }
+    /// What is kept of failures.
+    KeptFailures { capture: bool, retention_hours: u64 }
+    /// A page of failures.
+    Failures { failures: Vec<Failure>, total_count: u64, next_cursor: String }
+    /// A failure in a list.
+    Failure {
+        function_request_id: String, namespace: String, function_name: String, version: String, source: String,
+        status_code: u64, error_message: String, failed_time: String, origin: String, resolved_by: String,
+    }
+    /// A failure with its scene.
+    FailureScene {
+        function_request_id: String, namespace: String, function_name: String, qualifier: String, version: String,
+        source: String, status_code: u64, error_message: String, accepted_time: String, failed_time: String, origin: String,
+        resolved_by: String, note: String, event: String, environment_names: Vec<String>, log: String, duration: f64,
+        memory_size: u64, mem_usage: u64, cold_start: Option<FailureStart>, retry_num: u64, expire_time: String,
+        replays: Vec<FailureReplay>,
+    }
+    /// The start that a failed request waited for.
+    FailureStart { reason: String, kind: String, total: f64 }
+    /// A replay of a failure.
+    FailureReplay { function_request_id: String, job_id: String, state: String, status_code: u64, start_time: String }
+    /// How many were forgotten.
+    Deleted { deleted_count: u64 }
+    /// A replay job, or with a dry run what it would be about.
+    Replaying { job: ReplayJob, total_count: u64, failures: Vec<Failure> }
+    /// Replay jobs.
+    ReplayJobs { jobs: Vec<ReplayJob>, total_count: u64 }
+    /// A replay job.
+    ReplayJob {
+        job_id: String, state: String, is_over: bool, create_time: String, total: u64, sent: u64, succeeded: u64, failed: u64,
+    }
+    /// Who hears of the ends of events.
+    Destinations { on_success: Destination, on_failure: Destination, dead_letter_config: DeadLetter }
     /// A part of what an installer printed.
     InstallLog { status: String, lines: Vec<String>, next_offset: u64, cached: bool, duration_ms: u64 }
     /// Requests that an instance of a service takes at a time.

@@ -1,8 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
 use crate::commands::{
-    alias, cert, demand, deploy, doctor, domain, forecast, functions, invoke, layers, logs, namespaces, scale,
-    simulate, trigger, up, url, versions, why,
+    alias, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers, logs,
+    namespaces, scale, simulate, trigger, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -108,6 +108,10 @@ pub enum Command {
     Alias(alias::AliasArgs),
     /// Show or set how many instances a function has at least and at most
     Scale(scale::ScaleArgs),
+    /// What failed, with its scene, and running it again
+    Failures(failures::FailuresArgs),
+    /// Show or set who hears of the ends of a function's asynchronous events
+    Destinations(destinations::DestinationsArgs),
     /// Say what is foreseen of functions, and what each mode of pre-creation cost or would have cost
     Forecast(forecast::ForecastArgs),
     /// The history of demand
@@ -146,6 +150,11 @@ mod tests {
             "mayfly trigger timer f nightly --cron 0,0,0,*,*,*,* --message m --time-zone UTC --qualifier prod",
             "mayfly trigger bucket f b-125 --event created --prefix in/ --suffix .png",
             "mayfly trigger topic f t --tag a --tag b",
+            "mayfly failures ls -F f --since 1h --open",
+            "mayfly failures replay --all --to 3 --rate 10 --wait",
+            "mayfly failures replay 1 2 --dry-run",
+            "mayfly failures keep f --capture on --retention 24",
+            "mayfly destinations f --on-success function:g --dead-letter none",
             "mayfly up --data /x --listen 127.0.0.1:0 --network-allow 10.0.0.0/8,192.168.0.0/16",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

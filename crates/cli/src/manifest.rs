@@ -157,6 +157,8 @@ pub struct Manifest {
     pub environment: Option<BTreeMap<String, String>>,
     /// Layers as `name:version`: all there shall be, in order.
     pub layers: Option<Vec<String>>,
+    /// Where dead letters go: `queue:NAME`, `topic:NAME` or `none`.
+    pub dead_letter: Option<String>,
     /// What it is.
     pub description: Option<String>,
     /// Whether it may open connections to outside.

@@ -5,16 +5,20 @@ use crate::actions::packages::Links;
 use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
 use crate::catalogue::{Catalogue, DomainEntry, LoadError, RouteTarget, UrlRoute, clip};
+use crate::deliveries::Deliveries;
+use crate::endings::{Account, Endings};
 use crate::events::{EventConcurrency, Events};
 use crate::installs::Installs;
-use crate::ports::{Installer, Invoker, Logs};
+use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
+use crate::replays::Replays;
 use crate::triggered::{BoundTrigger, TriggeredEvent};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, Digest, RequestId, ScalingConfig, TriggerKind, limits};
+use mayfly_model::{ApiError, Digest, InvokeOutcome, RequestId, ScalingConfig, TriggerKind, limits};
 use mayfly_sign::{Params, Verified};
-use mayfly_store::{BlobStore, EventLog, MetaStore};
+use mayfly_store::failures::FailureUsage;
+use mayfly_store::{BlobStore, EventLog, FailureLog, MetaStore};
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -39,6 +43,8 @@ pub struct Options {
     pub functions_per_namespace_max: usize,
     /// Memory quota of the account's instances, in MB.
     pub account_mb: u64,
+    /// `AppId` and `Uin` that dead letters name.
+    pub account: Account,
     /// Asynchronous events running at once.
     pub events: EventConcurrency,
     /// Largest asynchronous event, in bytes.
@@ -61,6 +67,7 @@ impl Default for Options {
             namespaces_max: limits::NAMESPACES_MAX,
             functions_per_namespace_max: limits::FUNCTIONS_PER_NAMESPACE_DEFAULT,
             account_mb: limits::CONCURRENCY_MB_DEFAULT,
+            account: Account { app_id: 1_250_000_000, uin: 100_000_000_001 },
             events: EventConcurrency { total: 256, per_function: 32 },
             event_bytes_max: limits::EVENT_ASYNC_BYTES_MAX,
             drain: Duration::from_secs(30),
@@ -80,6 +87,10 @@ pub struct Ports {
     pub blobs: Arc<dyn BlobStore>,
     /// Accepted asynchronous events.
     pub events: Arc<dyn EventLog>,
+    /// Failures, replay jobs, messages about ends of events.
+    pub failures: Arc<dyn FailureLog>,
+    /// Queues and topics.
+    pub destinations: Arc<dyn Destinations>,
     /// Runs invocations.
     pub invoker: Arc<dyn Invoker>,
     /// Records of invocations.
@@ -108,6 +119,11 @@ pub(crate) struct Inner {
     pub logs: Arc<dyn Logs>,
     pub clock: Arc<dyn Clock>,
     pub events: Arc<Events>,
+    pub failures: Arc<dyn FailureLog>,
+    pub destinations: Arc<dyn Destinations>,
+    pub endings: Arc<Endings>,
+    pub replays: Arc<Replays>,
+    pub deliveries: Arc<Deliveries>,
     pub installs: Arc<Installs>,
     pub links: Links,
     pub options: Options,
@@ -140,19 +156,30 @@ pub struct Download {
 impl Control {
     /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
     pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
-        let Ports { meta, blobs, events, invoker, logs, installer, clock } = ports;
+        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
+        let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
         let events = Arc::new(Events::new(
             events,
             catalogue.clone(),
             invoker.clone(),
             logs.clone(),
+            endings.clone(),
             clock.clone(),
             options.events,
             options.drain,
         ));
         // Before the first question for them: what is pending must not look as if it had never been.
         events.recover().await.map_err(LoadError::Events)?;
+        let replays = Arc::new(Replays::new(failures.clone(), events.clone(), clock.clone()));
+        let deliveries = Arc::new(Deliveries::new(
+            failures.clone(),
+            destinations.clone(),
+            events.clone(),
+            catalogue.clone(),
+            clock.clone(),
+            endings.posted.clone(),
+        ));
         let installs = Installs::new(
             catalogue.clone(),
             blobs.clone(),
@@ -163,7 +190,22 @@ impl Control {
         );
         installs.resume();
         let links = Links::new();
-        Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, installs, links, options })))
+        Ok(Self(Arc::new(Inner {
+            catalogue,
+            blobs,
+            invoker,
+            logs,
+            clock,
+            events,
+            failures,
+            destinations,
+            endings,
+            replays,
+            deliveries,
+            installs,
+            links,
+            options,
+        })))
     }
 
     /// For those that it holds itself.
@@ -218,9 +260,28 @@ impl Control {
         &self.0.events
     }
 
-    /// Runs asynchronous events until `shutdown`, then until those that run have ended.
+    /// Runs asynchronous events, and what follows their ends, until `shutdown`, then until those that run have ended.
     pub async fn run_events(&self, shutdown: CancellationToken) {
-        self.0.events.clone().run(shutdown).await;
+        tokio::select! {
+            () = self.0.replays.recover() => {}
+            () = shutdown.cancelled() => return,
+        }
+        tokio::join!(
+            self.0.events.clone().run(shutdown.clone()),
+            self.0.replays.clone().run(shutdown.clone()),
+            self.0.deliveries.clone().run(shutdown),
+        );
+    }
+
+    /// Runs a synchronous request that came another way than as an action; its failure is kept if the function's owner wants that.
+    pub async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest, source: &str) -> InvokeOutcome {
+        self.0.endings.invoke(&*self.0.invoker, target, request, source).await
+    }
+
+    /// Figures of the failure store, and how many failures of synchronous requests could not be kept. `None`: it cannot be read.
+    pub async fn failure_usage(&self) -> Option<(FailureUsage, u64)> {
+        let usage = self.0.failures.usage().await;
+        usage.ok().map(|usage| (usage, self.0.endings.unkept()))
     }
 
     /// Ends the installs of dependencies that are under way. They begin again when the platform starts the next time.

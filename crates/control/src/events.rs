@@ -11,8 +11,8 @@ pub use status::{EndedCounts, FunctionDepth, PendingEvent};
 pub use terminate::TerminateError;
 
 use crate::catalogue::{Catalogue, store_error};
+use crate::endings::{Cause, Endings, Ran};
 use crate::ports::{InvokeRequest, Invoker, Logs};
-use bytes::Bytes;
 use mayfly_base::Clock;
 use mayfly_base::abort::{Abort, abort};
 use mayfly_model::{ApiError, EventMark, EventPolicy, InvocationRecord, InvokeOutcome, RequestId, Status};
@@ -61,31 +61,9 @@ pub struct Event {
     pub event: String,
     /// When it was accepted, in milliseconds since the epoch.
     pub accepted_ms: u64,
-    /// Where it came from: [`SOURCE_API`], or the kind of a trigger in capitals.
-    #[serde(default = "source_api")]
-    pub source: String,
-}
-
-/// [`Event::source`] of calls of the API.
-pub const SOURCE_API: &str = "API";
-
-/// What events had as their source before they had one.
-fn source_api() -> String {
-    SOURCE_API.into()
-}
-
-/// An event of which nothing more will be tried.
-pub struct Ended {
-    /// Its id.
-    pub id: RequestId,
-    /// The event; `None`: it could not be read back from the log.
-    pub event: Option<Arc<Event>>,
-    /// How the last attempt ended.
-    pub status: Status,
-    /// What was tried before the last attempt.
-    pub tried: Tried,
-    /// What the last attempt brought; `None`: it never came to an attempt, since the function was gone or the event was terminated.
-    pub outcome: Option<InvokeOutcome>,
+    /// What it came of.
+    #[serde(default, skip_serializing_if = "Cause::is_default")]
+    pub cause: Cause,
 }
 
 /// What is known of a pending event.
@@ -104,7 +82,7 @@ pub struct Pending {
 impl Event {
     /// What the records of its attempts say of it.
     fn mark(&self) -> EventMark {
-        EventMark { source: self.source.clone(), accepted_ms: self.accepted_ms }
+        EventMark { source: self.cause.invoke_type(), accepted_ms: self.accepted_ms }
     }
 }
 
@@ -133,13 +111,6 @@ enum Stage {
     Running(terminate::Running),
     /// It waited, and is being terminated: it gets no turn any more.
     Terminating,
-}
-
-/// One attempt, as it ended.
-struct Ran {
-    status: Status,
-    event: Option<Arc<Event>>,
-    outcome: Option<InvokeOutcome>,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +160,7 @@ pub struct Events {
     catalogue: Catalogue,
     invoker: Arc<dyn Invoker>,
     records: Arc<dyn Logs>,
+    endings: Arc<Endings>,
     clock: Arc<dyn Clock>,
     concurrency: EventConcurrency,
     drain: Duration,
@@ -217,6 +189,7 @@ impl Events {
         catalogue: Catalogue,
         invoker: Arc<dyn Invoker>,
         records: Arc<dyn Logs>,
+        endings: Arc<Endings>,
         clock: Arc<dyn Clock>,
         concurrency: EventConcurrency,
         drain: Duration,
@@ -226,6 +199,7 @@ impl Events {
             catalogue,
             invoker,
             records,
+            endings,
             clock,
             concurrency: EventConcurrency {
                 total: concurrency.total.max(1),
@@ -242,11 +216,7 @@ impl Events {
     ///
     /// Errors: `RequestLimitExceeded` when too many events are pending; else see [`store_error`].
     pub async fn accept(&self, id: RequestId, event: Event) -> Result<(), ApiError> {
-        let payload = serde_json::to_vec(&event).map_err(|_| ApiError::internal("The event could not be stored."))?;
-        let bytes = payload.len();
-        let due_ms = event.accepted_ms;
-        let stored = StoredEvent { id, payload, due_ms, attempt: 0 };
-        self.log.append(stored).await.map_err(|error| match error {
+        self.offer(id, event).await.map_err(|error| match error {
             StoreError::Full(why) => ApiError::new(
                 "RequestLimitExceeded",
                 format!(
@@ -254,7 +224,18 @@ impl Events {
                 ),
             ),
             error => store_error(error),
-        })?;
+        })
+    }
+
+    /// As [`Self::accept`], for the platform itself. An event whose id is pending already is left as it is.
+    pub(crate) async fn offer(&self, id: RequestId, event: Event) -> Result<(), StoreError> {
+        let payload = serde_json::to_vec(&event).map_err(|_| StoreError::Corrupt("an event to be stored"))?;
+        let bytes = payload.len();
+        let due_ms = event.accepted_ms;
+        match self.log.append(StoredEvent { id, payload, due_ms, attempt: 0 }).await {
+            Err(StoreError::Exists(_)) => return Ok(()),
+            result => result?,
+        }
         self.note(id, event, due_ms, Tried::default(), bytes);
         self.wake.notify_one();
         Ok(())
@@ -274,7 +255,7 @@ impl Events {
         if cached {
             state.cached_bytes += bytes;
         }
-        let (qualifier, source) = (event.qualifier.as_str().into(), event.source.as_str().into());
+        let (qualifier, source) = (event.qualifier.as_str().into(), event.cause.source.as_str().into());
         let event = cached.then(|| Arc::new(event));
         let item = Item { owner, since_ms, due_ms, tried, event, bytes, qualifier, source, state: Stage::Waiting };
         state.items.insert(id, item);
@@ -394,19 +375,21 @@ impl Events {
     /// One attempt of one event, from its turn to its end or its next due time.
     async fn attempt(self: Arc<Self>, id: RequestId, owner: Owner, ear: Abort) {
         let work = tokio::spawn(self.clone().run_one(id, ear));
-        let ran = match work.await {
-            Ok(ran) => ran,
+        let (status, ran) = match work.await {
+            Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(request_id = %id, %error, "running an event failed inside the platform");
-                Ran { status: Status::INTERNAL, event: None, outcome: None }
+                (Status::INTERNAL, self.broken(id).await)
             }
         };
-        let (verdict, ran) = self.judge(id, ran);
+        let (verdict, status) = self.judge(id, status);
         // The log forgets the event, or this attempt: from then on its record alone tells of it, and must not go with this process.
         self.records.written().await;
+        let ran = ran.map(|ran| Ran { outcome: InvokeOutcome { status, ..ran.outcome }, ..ran });
+        let verdict = self.endings.follow(id, verdict, ran).await;
         let due_ms = match verdict {
             Verdict::Finish => {
-                self.ended(id, ran).await;
+                self.counts.count(status);
                 if self.finish(id).await {
                     self.forgotten(id);
                 }
@@ -423,14 +406,6 @@ impl Events {
         };
         self.settle(id, &owner, due_ms);
         self.wake.notify_one();
-    }
-
-    /// The one place that every event passes when nothing more will be tried of it, while it is still in the log: what is done here is done
-    /// again if the platform is killed before the log has forgotten the event.
-    async fn ended(&self, id: RequestId, ran: Ran) {
-        let tried = self.state.lock().items.get(&id).map(|item| item.tried).unwrap_or_default();
-        let ended = Ended { id, event: ran.event, status: ran.status, tried, outcome: ran.outcome };
-        self.counts.count(&ended);
     }
 
     /// False: the log did not forget it.
@@ -469,57 +444,76 @@ impl Events {
         state.drop_if_empty(owner);
     }
 
+    /// An attempt that the platform itself broke off.
+    async fn broken(&self, id: RequestId) -> Option<Ran> {
+        let (event, tried) = self.fetch(id).await?;
+        let error = ApiError::internal("The platform failed on this event; see the server's log.");
+        let mut record = self.lost(id, &event, tried, &error);
+        record.status = Status::INTERNAL;
+        Some(Ran { event, tried, target: None, outcome: outcome_of(record) })
+    }
+
     /// Runs an event and judges how it ended.
-    async fn run_one(self: Arc<Self>, id: RequestId, ear: Abort) -> Ran {
+    async fn run_one(self: Arc<Self>, id: RequestId, ear: Abort) -> (Status, Option<Ran>) {
         let Some((event, tried)) = self.fetch(id).await else {
-            return Ran { status: Status::INTERNAL, event: None, outcome: None };
+            return (Status::INTERNAL, None);
         };
         let random = crate::ids::random_unit();
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
-        let (status, outcome) = match resolved {
+        let (target, outcome) = match resolved {
             // It was an event function when the event was accepted.
             Ok(target) if target.spec.config.service.is_some() => {
                 let error = ApiError::new(
                     "InvalidParameterValue.FunctionType",
                     "The function is an HTTP function now, which takes no events.",
                 );
-                self.records.append(self.lost(id, &event, tried, &error));
-                (Status::FUNCTION_NOT_FOUND, None)
+                (None, self.end_lost(id, &event, tried, &error))
             }
-            Ok(target) => {
-                let request = InvokeRequest {
-                    request_id: id,
-                    event: Bytes::copy_from_slice(event.event.as_bytes()),
-                    want_log: false,
-                    retry: attempts(tried),
-                    event_mark: Some(event.mark()),
-                    abort: Some(ear),
-                    qualifier: event.qualifier.clone(),
-                };
-                let outcome = self.invoker.invoke(&target, request).await;
-                (outcome.status, Some(outcome))
-            }
-            Err(error) => {
-                self.records.append(self.lost(id, &event, tried, &error));
-                (Status::FUNCTION_NOT_FOUND, None)
-            }
+            Ok(target) => match self.endings.content(&event).await {
+                Some(content) => {
+                    let request = InvokeRequest {
+                        request_id: id,
+                        event: content,
+                        want_log: false,
+                        log_failure: true,
+                        retry: attempts(tried),
+                        origin: event.cause.replay_of,
+                        event_mark: Some(event.mark()),
+                        abort: Some(ear),
+                        qualifier: event.qualifier.clone(),
+                    };
+                    let outcome = self.invoker.invoke(&target, request).await;
+                    (Some(target), outcome)
+                }
+                None => {
+                    let error = ApiError::invalid("The failure that was to be replayed is not kept any more.");
+                    (None, self.end_lost(id, &event, tried, &error))
+                }
+            },
+            Err(error) => (None, self.end_lost(id, &event, tried, &error)),
         };
-        Ran { status, event: Some(event), outcome }
+        (outcome.status, Some(Ran { event, tried, target, outcome }))
     }
 
-    /// What is to be done after an attempt.
-    fn judge(&self, id: RequestId, ran: Ran) -> (Verdict, Ran) {
+    /// Ends an event that cannot run.
+    fn end_lost(&self, id: RequestId, event: &Event, tried: Tried, error: &ApiError) -> InvokeOutcome {
+        let record = self.lost(id, event, tried, error);
+        self.records.append(record.clone());
+        outcome_of(record)
+    }
+
+    /// What is to be done after an attempt that ended with `status`, and the status that is told of it.
+    fn judge(&self, id: RequestId, status: Status) -> (Verdict, Status) {
         let state = self.state.lock();
-        let Some(item) = state.items.get(&id) else { return (Verdict::Finish, ran) };
+        let Some(item) = state.items.get(&id) else { return (Verdict::Finish, status) };
         let (namespace, function) = &*item.owner;
         if matches!(&item.state, Stage::Running(running) if running.is_aborted()) {
             // It failed by itself just when it was terminated: that it is not tried again is the owner's wish.
-            if ran.status.is_failure() && ran.status != Status::CANCELED {
+            if status.is_failure() && status != Status::CANCELED {
                 self.records.append(self.terminated(id, item));
             }
-            let status = if ran.status.is_ok() { Status::OK } else { Status::CANCELED };
-            return (Verdict::Finish, Ran { status, ..ran });
+            return (Verdict::Finish, if status.is_ok() { status } else { Status::CANCELED });
         }
         // As it is now: an owner who wants a flood of retries to end need not wait for it.
         let known = self.catalogue.function(namespace, function);
@@ -528,8 +522,8 @@ impl Events {
             policy.retries = 0;
         }
         let age_ms = self.clock.now_ms().saturating_sub(item.since_ms);
-        let attempt = Attempt { status: ran.status, tried: item.tried, age_ms, random: crate::ids::random_unit() };
-        (attempt.judge(&policy), ran)
+        let attempt = Attempt { status, tried: item.tried, age_ms, random: crate::ids::random_unit() };
+        (attempt.judge(&policy), status)
     }
 
     /// The event's content, from memory or from the log.
@@ -593,9 +587,23 @@ impl Events {
             cold_start: None,
             retry,
             event: Some(event.mark()),
+            origin: event.cause.replay_of,
             output: String::new(),
             output_cut_bytes: 0,
         }
+    }
+}
+
+/// How an invocation ended that only its record tells of.
+fn outcome_of(record: InvocationRecord) -> InvokeOutcome {
+    InvokeOutcome {
+        request_id: record.request_id,
+        status: record.status,
+        log: Some(record.render()),
+        body: record.ret_msg.into_bytes(),
+        duration_us: 0,
+        memory_bytes: 0,
+        cold_start: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`actions`]: what the actions do.
 //! - [`catalogue`]: what exists, kept durable and read without locks; [`Catalogue::resolve`] is the routing table.
 //! - [`events`]: asynchronous events.
+//! - [`endings`]: what follows the end of a request; `letters`, `deliveries`: messages about it; `replays`: failures run again.
 //! - `installs`: dependencies of packages that are being installed.
 //! - [`ports`]: what is needed of siblings; the server implements them.
 //!
@@ -15,11 +16,15 @@ pub mod actions;
 pub mod api;
 pub mod catalogue;
 mod control;
+mod deliveries;
+pub mod endings;
 pub mod events;
 pub mod ids;
 mod installs;
+mod letters;
 pub mod ports;
 pub mod provisioned;
+mod replays;
 mod triggered;
 
 pub use actions::packages::DOWNLOAD_PATH;
@@ -27,10 +32,12 @@ pub use api::envelope::{ApiResponse, CONTENT_TYPE};
 pub use api::markdown::compatibility_markdown;
 pub use catalogue::{Catalogue, DomainEntry, Domains, FunctionEntry, FunctionQuota, LoadError, RouteTarget, UrlRoute};
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports, WeakControl};
+pub use endings::{Cause, Endings};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    DemandQuery, DemandRow, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
+    DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
     InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
+    SendError,
 };
 pub use provisioned::ProvisionedOrder;
 pub use triggered::{BoundTrigger, TriggeredEvent};

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_base::Abort;
 use mayfly_model::{
-    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, VersionKey,
+    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, Target,
+    VersionKey,
 };
 use std::sync::Arc;
 
@@ -19,12 +20,16 @@ pub struct InvokeRequest {
     pub event: Bytes,
     /// True when the caller wants the log of the invocation in the outcome.
     pub want_log: bool,
+    /// True when the log is wanted there if the invocation fails.
+    pub log_failure: bool,
     /// Which attempt this is: 0 for the first, counting up for retries of asynchronous events.
     pub retry: u32,
     /// Set when it runs an asynchronous event.
     pub event_mark: Option<EventMark>,
     /// Who may end it early, with [`Status::CANCELED`](mayfly_model::Status::CANCELED).
     pub abort: Option<Abort>,
+    /// The failed request that this replays.
+    pub origin: Option<RequestId>,
     /// The alias or version that the caller named.
     pub qualifier: String,
 }
@@ -190,6 +195,30 @@ pub trait Invoker: Send + Sync {
 
     /// Hears of a change. Called in the order of the changes of each function; must not block.
     fn catalogue_changed(&self, change: &RouteChange);
+}
+
+/// Why a message did not reach its target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The platform has nothing of this kind; in words fit for clients.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The queue or topic is not there.
+    #[error("{0} does not exist")]
+    NotFound(Target),
+    /// It is, and cannot be reached for the moment; in words fit for clients.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Takes dead letters and results to queues and topics. Functions are control's own affair.
+#[async_trait]
+pub trait Destinations: Send + Sync {
+    /// Looks whether a queue or topic is there, before it is made a target.
+    async fn check(&self, target: &Target) -> Result<(), SendError>;
+
+    /// Sends a message, at most 1 MiB; it is durable there when this returns.
+    async fn send(&self, target: &Target, message: Bytes) -> Result<(), SendError>;
 }
 
 /// An install of dependencies to do.

@@ -1,6 +1,7 @@
 //! Events that triggers hand over.
 
 use crate::control::Inner;
+use crate::endings::Cause;
 use crate::events::Event;
 use crate::ports::{LogFilter, LogOrder, LogStatus};
 use mayfly_model::{ApiError, FunctionRecord, RequestId, TriggerConfig, limits};
@@ -39,7 +40,7 @@ pub struct TriggeredEvent {
     pub function: String,
     /// Version or alias.
     pub qualifier: String,
-    /// What it comes from, as in [`Event::source`].
+    /// What it comes from, as in [`Cause::source`].
     pub source: String,
     /// The event: JSON text.
     pub event: String,
@@ -69,7 +70,7 @@ pub(crate) async fn accept(control: &Inner, event: TriggeredEvent) -> Result<(),
         qualifier: event.qualifier,
         routing_key: Vec::new(),
         event: event.event,
-        source: event.source.to_ascii_uppercase(),
+        cause: Cause::trigger(&event.source),
         accepted_ms: control.clock.now_ms(),
     };
     control.events.accept(event.id, accepted).await

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The id of one invocation: a UUID in its usual text form, as SCF gives them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u128);
 
 impl RequestId {
@@ -214,6 +214,9 @@ pub struct InvocationRecord {
     /// Set when it ran an asynchronous event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventMark>,
+    /// The failed request that this replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RequestId>,
     /// What the function printed (stdout and stderr as they came).
     pub output: String,
     /// Bytes of output that were cut because the invocation printed more than the limit.
@@ -287,6 +290,9 @@ impl InvocationRecord {
         if self.wait_us >= 1000 {
             let _ = write!(text, " Wait:{}", Millis(self.wait_us));
         }
+        if let Some(origin) = self.origin {
+            let _ = write!(text, " ReplayOf:{origin}");
+        }
         text.push('\n');
         text
     }
@@ -326,6 +332,7 @@ mod tests {
             cold_start: None,
             retry: 0,
             event: None,
+            origin: None,
             output: "line".into(),
             output_cut_bytes: 0,
         }

@@ -6,6 +6,7 @@
 
 pub mod domain;
 pub mod error;
+pub mod failures;
 pub mod invocation;
 pub mod limits;
 pub mod names;
@@ -16,6 +17,7 @@ pub mod trigger;
 
 pub use domain::*;
 pub use error::ApiError;
+pub use failures::{EventTargets, FailurePolicy, Target};
 pub use invocation::{ColdStart, ColdStartReason, EventMark, InvocationRecord, InvokeOutcome, Phases, RequestId};
 pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
 pub use runtime::RuntimeId;

@@ -1,5 +1,6 @@
 //! What is stored of functions, versions, aliases and layers, and what a node needs to run a version.
 
+use crate::failures::{EventTargets, FailurePolicy};
 use crate::limits;
 use crate::names::{AliasName, FunctionName, LayerName, NamespaceName};
 use crate::runtime::RuntimeId;
@@ -401,6 +402,12 @@ pub struct FunctionRecord {
     /// What becomes of asynchronous events that fail.
     #[serde(default, skip_serializing_if = "EventPolicy::is_default")]
     pub events: EventPolicy,
+    /// What is kept of failures.
+    #[serde(default, skip_serializing_if = "FailurePolicy::is_default")]
+    pub failures: FailurePolicy,
+    /// Who hears of the ends of asynchronous events.
+    #[serde(default, skip_serializing_if = "EventTargets::is_default")]
+    pub targets: EventTargets,
     /// Bounds of its number of instances.
     #[serde(default, skip_serializing_if = "ScalingConfig::is_default")]
     pub scaling: ScalingConfig,

@@ -135,10 +135,12 @@ impl Flight {
             }
         };
         keep &= !matches!(&result, Err(refusal) if refusal.status.ends_instance());
+        let failed = result.is_err() && self.invocation.log_failure;
+        let measure = !keep || failed || cold_start.is_some() || self.invocation.want_log;
         if !keep {
             worker.process.instance.kill();
         }
-        let memory_bytes = worker.memory_peak_bytes(!keep || cold_start.is_some() || self.invocation.want_log);
+        let memory_bytes = worker.memory_peak_bytes(measure);
         if keep {
             self.pool.give(worker);
         } else {
@@ -183,10 +185,12 @@ impl Flight {
             cold_start: end.cold_start,
             retry: self.invocation.retry,
             event: self.invocation.event_mark.clone(),
+            origin: self.invocation.origin,
             output: end.output,
             output_cut_bytes: end.output_cut,
         };
-        let log = self.invocation.want_log.then(|| record.render());
+        let wanted = self.invocation.want_log || self.invocation.log_failure && status.is_failure();
+        let log = wanted.then(|| record.render());
         self.inner.sink.record(record);
         InvokeOutcome {
             request_id,

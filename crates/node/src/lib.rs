@@ -101,12 +101,16 @@ pub struct Invocation {
     pub event: bytes::Bytes,
     /// True: put the log into the outcome.
     pub want_log: bool,
+    /// True: put it there if the invocation fails.
+    pub log_failure: bool,
     /// Attempt number of an asynchronous event, from 0.
     pub retry: u32,
     /// Set when it runs an asynchronous event.
     pub event_mark: Option<EventMark>,
     /// Who may end it early.
     pub abort: Option<Abort>,
+    /// The failed request that this replays.
+    pub origin: Option<RequestId>,
     /// What the caller named.
     pub qualifier: String,
 }

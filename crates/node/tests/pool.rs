@@ -96,6 +96,8 @@ fn invocation(event: &str) -> Invocation {
         request_id: RequestId::from_random(id.to_be_bytes()),
         event: Bytes::copy_from_slice(event.as_bytes()),
         want_log: true,
+        log_failure: false,
+        origin: None,
         retry: 0,
         event_mark: None,
         abort: None,

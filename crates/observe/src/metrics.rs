@@ -217,6 +217,11 @@ struct Series {
     api_calls: Family<ApiLabels, Counter>,
     api_latency: Latencies<ActionLabels>,
     queues: queues::QueueSeries,
+    failures: Gauge,
+    failures_disk: Gauge,
+    failures_evicted: Gauge,
+    failures_unkept: Gauge,
+    messages_waiting: Gauge,
 }
 
 /// A family of histograms over [`DURATION_BUCKETS_S`].
@@ -266,6 +271,11 @@ impl Series {
         registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
         registry.register_with_unit("api_latency", "Time to answer calls of the control API", Unit::Seconds, self.api_latency.0.clone());
         self.queues.register(registry);
+        registry.register("failures", "Failures that are kept", self.failures.clone());
+        registry.register_with_unit("failures_disk", "What they take", Unit::Bytes, self.failures_disk.clone());
+        registry.register("failures_evicted", "Failures that went before their time, for want of room, since the start", self.failures_evicted.clone());
+        registry.register("failures_unkept", "Failures of synchronous requests that could not be kept, since the start", self.failures_unkept.clone());
+        registry.register("messages_waiting", "Dead letters and results that wait to be delivered", self.messages_waiting.clone());
         registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
         registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
         registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
@@ -413,6 +423,20 @@ impl Metrics {
     pub fn set_memory(&self, of: MemoryOf, bytes: u64) {
         let labels = MemoryLabels { of: of.as_str() };
         self.inner.series.memory.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the gauges of the failure store: failures, their bytes, those displaced, those that could not be kept, and messages that wait.
+    pub fn set_failures(&self, count: u64, bytes: u64, evicted: u64, unkept: u64, messages: u64) {
+        let series = &self.inner.series;
+        for (gauge, value) in [
+            (&series.failures, count),
+            (&series.failures_disk, bytes),
+            (&series.failures_evicted, evicted),
+            (&series.failures_unkept, unkept),
+            (&series.messages_waiting, messages),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a call of the control API. `code` is the error code, or `OK`.
@@ -652,6 +676,7 @@ mod tests {
         metrics.api_call("Invoke", "OK", Duration::from_millis(3));
         metrics.api_call("Invoke", "ResourceNotFound.Function", Duration::from_millis(1));
         logs.dropped_queue.inc_by(7);
+        metrics.set_failures(1, 2, 3, 4, 5);
         let text = metrics.encode();
         let f = r#"namespace="default",function="hello""#;
         has(&text, &format!("mayfly_invocations_total{{{f},status=\"200\"}} 2"));
@@ -671,6 +696,8 @@ mod tests {
         has(&text, r#"mayfly_api_calls_total{action="Invoke",code="ResourceNotFound.Function"} 1"#);
         has(&text, r#"mayfly_api_latency_seconds_count{action="Invoke"} 2"#);
         has(&text, "mayfly_log_records_dropped_queue_total 7");
+        has(&text, "mayfly_failures_disk_bytes 2");
+        has(&text, "mayfly_messages_waiting 5");
         assert!(text.ends_with("# EOF\n"));
         drop(running);
         has(&metrics.encode(), &format!("mayfly_concurrency{{{f}}} 0"));

@@ -27,6 +27,7 @@ fn record(i: u64) -> InvocationRecord {
         cold_start: None,
         event: None,
         retry: 0,
+        origin: None,
         output: format!("a line that a function printed, number {i}\n"),
         output_cut_bytes: 0,
     }

@@ -153,6 +153,9 @@ impl Front {
     }
 
     async fn metrics(&self) -> HttpResponse {
+        if let Some((usage, unkept)) = self.api.control.failure_usage().await {
+            self.api.metrics.set_failures(usage.count, usage.bytes, usage.evicted, unkept, usage.messages);
+        }
         for runtime in RuntimeId::ALL {
             let stats = self.node.stats_of(runtime);
             for (state, count) in [

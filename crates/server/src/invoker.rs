@@ -121,9 +121,11 @@ impl Invoker for NodeInvoker {
             request_id: request.request_id,
             event: request.event,
             want_log: request.want_log,
+            log_failure: request.log_failure,
             retry: request.retry,
             event_mark: request.event_mark,
             abort: request.abort,
+            origin: request.origin,
             qualifier: request.qualifier,
         };
         let running = attached.metrics.running();

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod data;
+mod destinations;
 mod events;
 mod http;
 mod install;
@@ -26,6 +27,7 @@ use data::DataDir;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_base::{EventLoops, Listen, SystemClock};
+use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, TriggerKind, limits};
@@ -34,7 +36,7 @@ use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
-use mayfly_store::{CodeCache, EventLog, FileBlobs, SqliteMeta};
+use mayfly_store::{CodeCache, EventLog, FailureLimits, FileBlobs, SqliteFailures, SqliteMeta};
 use mayfly_triggers::Source;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -162,6 +164,8 @@ impl Platform {
             meta: stores.meta,
             blobs: stores.blobs,
             events: stores.events,
+            failures: stores.failures,
+            destinations: Arc::new(destinations::OwnQueues(queues.queues.clone())),
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
@@ -174,6 +178,7 @@ impl Platform {
             event_bytes_max: options.event_bytes_max,
             drain: Duration::from_secs(options.drain_s),
             account_mb: ceiling(&options),
+            account: Account { app_id: options.app_id, uin: options.uin },
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
             trigger_kinds: vec![TriggerKind::Timer, TriggerKind::Cmq],
@@ -334,14 +339,20 @@ impl Platform {
 struct Stores {
     meta: Arc<SqliteMeta>,
     events: Arc<dyn EventLog>,
+    failures: Arc<SqliteFailures>,
     blobs: Arc<FileBlobs>,
     code: Arc<CodeCache>,
     logs: LogStore,
 }
 
 async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores> {
-    let meta_path = data.path("meta.db");
-    let (meta, events) = tokio::join!(SqliteMeta::open(&meta_path), events::open(data, options));
+    let (meta_path, failures_path) = (data.path("meta.db"), data.path("failures.db"));
+    let failure_limits = FailureLimits { bytes_max: options.failure_disk_mb << 20, ..FailureLimits::default() };
+    let (meta, events, failures) = tokio::join!(
+        SqliteMeta::open(&meta_path),
+        events::open(data, options),
+        SqliteFailures::open(&failures_path, failure_limits),
+    );
     let blobs = Arc::new(FileBlobs::open(&data.path("blobs")).context("open the blob store")?);
     let code = CodeCache::open(&data.path("code"), Arc::clone(&blobs) as _).context("open the code cache")?;
     let log_options = LogOptions {
@@ -352,6 +363,7 @@ async fn open_stores(data: &DataDir, options: &PlatformOptions) -> Result<Stores
     Ok(Stores {
         meta: Arc::new(meta.context("open the metadata store")?),
         events: events.context("open the event log")?,
+        failures: Arc::new(failures.context("open the store of failures")?),
         blobs,
         code: Arc::new(code),
         logs,

@@ -1,10 +1,11 @@
 //! Ports to state (metadata, blobs, events) and their embedded implementations; package reading and the code cache.
 //!
-//! Three ports, each an object-safe trait with a durable implementation and a fake in memory that pass one contract
+//! Four ports, each an object-safe trait with a durable implementation and a fake in memory that pass one contract
 //! suite (`tests/`):
 //!
 //! - [`meta::MetaStore`]: what the operator and the API's clients asked for, as rows of JSON.
 //! - [`events::EventLog`]: asynchronous events that were accepted and not finished.
+//! - [`failures::FailureLog`]: requests that failed, jobs that replay them, messages about ends of events.
 //! - [`blobs::BlobStore`]: code and layers, named by the SHA-256 of their bytes.
 //!
 //! Beside them [`demand::DemandHistory`] keeps what forecasts learn from: observations, which may be lost.
@@ -18,6 +19,7 @@ pub mod code_cache;
 pub mod demand;
 mod error;
 pub mod events;
+pub mod failures;
 pub mod meta;
 pub mod package;
 pub mod sqlite;
@@ -30,5 +32,6 @@ pub use error::StoreError;
 pub use events::{
     EventCursor, EventLimits, EventLog, MemoryEvents, NatsAddress, NatsEvents, SqliteEvents, StoredEvent,
 };
+pub use failures::{FailureLimits, FailureLog, MemoryFailures, SqliteFailures};
 pub use meta::{Change, MemoryMeta, MetaStore, Row, SqliteMeta};
 pub use package::{PackageError, PackageLimits, PackageSummary};

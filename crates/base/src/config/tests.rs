@@ -122,6 +122,7 @@ fn values_out_of_range_are_refused() {
         ("events_max = 0", "`events_max`"),
         ("events_mb = 1", "`events_mb`"),
         ("event_bytes_max = 10000000", "`event_bytes_max`: 10000000 is not between 1024 and 6291456"),
+        ("failure_disk_mb = 1", "`failure_disk_mb`"),
         ("waiting_room = 10000000", "`waiting_room`"),
         ("waiting_s = 0", "`waiting_s`: 0 is not between 1 and 900"),
         ("drain_s = 86400", "`drain_s`"),

@@ -1,10 +1,11 @@
 //! `mayfly deploy`: a folder becomes a function.
 
 use super::progress::Bar;
-use super::{Context, install, namespace_flag, quoted, service, url};
+use super::{Context, destinations, install, namespace_flag, quoted, service, url};
 use crate::api::{
-    Address, Code, CreateFunction, Environment, Function, GetAlias, GetFunction, GetFunctionAddress, LayerRef,
-    ListVersionByFunction, PublicNet, PublishVersion, UpdateFunctionCode, UpdateFunctionConfiguration, Variable,
+    Address, Code, CreateFunction, DeadLetter, Environment, Function, GetAlias, GetFunction, GetFunctionAddress,
+    LayerRef, ListVersionByFunction, PublicNet, PublishVersion, UpdateFunctionCode, UpdateFunctionConfiguration,
+    Variable,
 };
 use crate::client::Answer;
 use crate::error::{CliError, Kind};
@@ -30,7 +31,7 @@ const ACTIVE_POLL: Duration = Duration::from_millis(200);
 /// Settings come from flags, then from DIR/mayfly.yml, whose fields are: name, namespace, runtime, handler, memory (MB),
 /// type (event or http), concurrency (requests at a time in an instance of type http), url (auth: none or signed; cors: origins, methods,
 /// headers, exposeHeaders, credentials, maxAge), timeout and initTimeout (seconds), environment (a map), layers (a list of `name:version`), description, publicNet
-/// (true or false), fork (auto or off), install (auto, always or never), publish (true or false) and exclude (patterns as in .gitignore). What neither
+/// (true or false), deadLetter (queue:NAME, topic:NAME or none), fork (auto or off), install (auto, always or never), publish (true or false) and exclude (patterns as in .gitignore). What neither
 /// says keeps the value it has. Without a runtime or handler they are guessed from the files; with a file `scf_bootstrap`
 /// the function is of type http.
 #[derive(Debug, Args)]
@@ -73,6 +74,9 @@ pub struct DeployArgs {
     /// Publish a version, unless the newest one is the same
     #[arg(long)]
     pub publish: bool,
+    /// Where dead letters of asynchronous events go: queue:NAME, topic:NAME or none
+    #[arg(long, value_name = "WHERE")]
+    pub dead_letter: Option<String>,
     /// What the function is, or with --publish what is new
     #[arg(long)]
     pub description: Option<String>,
@@ -100,6 +104,7 @@ struct Wanted {
     environment: Option<BTreeMap<String, String>>,
     more_environment: Vec<Variable>,
     layers: Option<Vec<LayerRef>>,
+    dead_letter: Option<DeadLetter>,
     description: Option<String>,
     public_net: Option<bool>,
     fork: Option<Fork>,
@@ -132,6 +137,11 @@ impl Wanted {
             true => file.layers,
             false => Some(args.layers.clone()),
         };
+        let dead_letter = args.dead_letter.clone().or(file.dead_letter);
+        let dead_letter = dead_letter
+            .map(|text| destinations::dead_letter(&text))
+            .transpose()
+            .map_err(|why| CliError::local(format!("the place of dead letters cannot be read: {why}")))?;
         let memory = args.memory.or(file.memory).map(manifest::check_memory).transpose()?;
         let wanted = Self {
             name,
@@ -147,6 +157,7 @@ impl Wanted {
             environment: file.environment,
             more_environment: args.variables.iter().map(|v| manifest::variable(v)).collect::<Result<_, _>>()?,
             layers: layers.map(|l| l.iter().map(|l| manifest::layer(l)).collect::<Result<_, _>>()).transpose()?,
+            dead_letter,
             description: args.description.clone().or(file.description),
             public_net: file.public_net,
             fork: args.fork.or(file.fork),
@@ -188,6 +199,7 @@ impl Wanted {
             public_net_config: self.public_net.map(public_net),
             fork_mode: self.fork.map(|f| f.as_str().into()),
             install_dependency: install::field(installs, None),
+            dead_letter_config: self.dead_letter.clone(),
         }
     }
 
@@ -220,6 +232,7 @@ impl Wanted {
                 .concurrency
                 .filter(|n| *n != now.instance_concurrency_config.max_concurrency.max(1))
                 .map(service::concurrency),
+            dead_letter_config: differing(self.dead_letter.clone(), &now.dead_letter_config),
         };
         named("Description", update.description.is_some());
         named("MemorySize", update.memory_size.is_some());
@@ -230,6 +243,7 @@ impl Wanted {
         named("PublicNetConfig", update.public_net_config.is_some());
         named("ForkMode", update.fork_mode.is_some());
         named("InstanceConcurrencyConfig", update.instance_concurrency_config.is_some());
+        named("DeadLetterConfig", update.dead_letter_config.is_some());
         (update, names)
     }
 }

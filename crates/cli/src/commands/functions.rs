@@ -135,6 +135,14 @@ fn details(f: &Function, url: Option<String>) -> Vec<Vec<String>> {
     // Values may be secrets: names are enough here, `mayfly env` shows them.
     let variables: Vec<_> = f.environment.variables.iter().map(|v| v.key.as_str()).collect();
     rows.push(("environment", variables.join(", ")));
+    if f.failures.retention_hours > 0 {
+        let which = if f.failures.capture { "all" } else { "asynchronous ones" };
+        rows.push(("failures", format!("{which} kept for {} hours", f.failures.retention_hours)));
+    }
+    let dead = &f.dead_letter_config;
+    if !dead.name.is_empty() {
+        rows.push(("dead letters", format!("{} {}", dead.kind, dead.name)));
+    }
     rows.push(("description", f.description.clone()));
     rows.push(("created", f.add_time.clone()));
     rows.push(("modified", f.mod_time.clone()));

@@ -4,8 +4,10 @@ pub mod alias;
 pub mod cert;
 pub mod demand;
 pub mod deploy;
+pub mod destinations;
 pub mod doctor;
 pub mod domain;
+pub mod failures;
 pub mod forecast;
 pub mod functions;
 mod install;
@@ -69,6 +71,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Publish(args) => versions::publish(&args, &context(common, out)?),
         Command::Rollback(args) => versions::rollback(&args, &context(common, out)?),
         Command::Scale(args) => scale::run(&args, &context(common, out)?),
+        Command::Failures(args) => failures::run(&args, &context(common, out)?),
+        Command::Destinations(args) => destinations::run(&args, &context(common, out)?),
         Command::Forecast(args) => forecast::run(&args, &context(common, out)?),
         Command::Demand(args) => demand::run(&args, &context(common, out)?),
         Command::Alias(args) => alias::run(&args, &context(common, out)?),

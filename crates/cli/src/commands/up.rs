@@ -101,6 +101,9 @@ pub struct UpArgs {
     /// Largest asynchronous event, in bytes [default: 131072]
     #[arg(long, value_name = "BYTES")]
     pub event_bytes_max: Option<usize>,
+    /// What kept failures may take, in MB; beyond it the oldest go [default: 1024]
+    #[arg(long, value_name = "MB")]
+    pub failure_disk_mb: Option<u64>,
     /// Most calls of one function that wait for an instance [default: 1000]
     #[arg(long, value_name = "N")]
     pub waiting_room: Option<usize>,
@@ -174,6 +177,7 @@ impl UpArgs {
             events_max: self.events_max,
             events_mb: self.events_mb,
             event_bytes_max: self.event_bytes_max,
+            failure_disk_mb: self.failure_disk_mb,
             waiting_room: self.waiting_room,
             waiting_s: self.waiting_s,
             drain_s: self.drain_s,

@@ -30,6 +30,7 @@ struct Story {
     init_function: Option<String>,
     reason: Option<String>,
     kind: Option<String>,
+    replay_of: Option<String>,
 }
 
 /// The word after `name` in a line.
@@ -54,6 +55,7 @@ impl Story {
         if let Some(line) = log.lines().next_back().filter(|l| l.starts_with(&format!("Report RequestId:{id} "))) {
             story.duration = after(line, "Duration:");
             story.wait = after(line, "Wait:");
+            story.replay_of = after(line, "ReplayOf:");
         }
         story
     }
@@ -78,6 +80,7 @@ impl Story {
             lines.extend(self.kind.as_ref().map(|k| format!("The instance was {}.", made(k))));
         }
         lines.extend(self.duration.as_ref().map(|d| format!("Then it ran for {d}.")));
+        lines.extend(self.replay_of.as_ref().map(|id| format!("It was a replay of {id}, which had failed.")));
         lines
     }
 }
@@ -153,6 +156,12 @@ mod tests {
         The instance was forked from one in which this version was initialised already.
         Then it ran for 2ms.
         ");
+    }
+
+    #[test]
+    fn a_replay_names_its_origin() {
+        let story = Story::read("7", &COLD.replace(" Wait:240ms", " Wait:240ms ReplayOf:5"));
+        assert_eq!(story.lines().pop().unwrap(), "It was a replay of 5, which had failed.");
     }
 
     #[test]

@@ -3,15 +3,15 @@
 use super::common::{description, existing, filled, function_name, named_function, namespace, switch};
 use super::service::{ServiceRequest, is_http, type_name};
 use super::versions::publish;
-use super::{Answer, Cx, Run, config, packages};
+use super::{Answer, Cx, Run, config, packages, targets};
 use crate::api::requests::{
     CopyFunction, CreateFunction, DeleteFunction, UpdateFunctionCode, UpdateFunctionConfiguration,
 };
 use crate::catalogue::{FunctionState, Next, clip, digests_of};
 use async_trait::async_trait;
 use mayfly_model::{
-    AliasName, AliasRecord, ApiError, EventPolicy, FunctionName, FunctionRecord, NamespaceName, Qualifier,
-    ScalingConfig, ServiceConfig, VersionConfig,
+    AliasName, AliasRecord, ApiError, EventPolicy, EventTargets, FailurePolicy, FunctionName, FunctionRecord,
+    NamespaceName, Qualifier, ScalingConfig, ServiceConfig, Target, VersionConfig,
 };
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ fn new_function(
         triggers: Vec::new(),
         provisioned: Vec::new(),
         events: EventPolicy::default(),
+        failures: FailurePolicy::default(),
+        targets: EventTargets::default(),
         scaling: ScalingConfig::default(),
         add_time_ms: now_ms,
         mod_time_ms: now_ms,
@@ -95,6 +97,7 @@ async fn change_latest(
     name: &FunctionName,
     and_publish: bool,
     change: Change,
+    dead_letter: Option<Option<Target>>,
     edit: impl FnOnce(&mut VersionConfig) -> Result<(), ApiError> + Send,
 ) -> Result<Answer, ApiError> {
     let decide = |state: &FunctionState| {
@@ -104,6 +107,7 @@ async fn change_latest(
         config::check_size(&latest.code, &latest.layers)?;
         latest.shown_only.extend(cx.shown.clone());
         let mut next = with_latest(state, latest, cx.now_ms);
+        set(&mut Arc::make_mut(&mut next.record).targets.dead_letter, dead_letter);
         // A failed update is over with the next change; a failed creation only with code that works.
         if change == Change::Code || state.check_serving().is_ok() {
             Arc::make_mut(&mut next.record).install = None;
@@ -156,6 +160,7 @@ impl Run for CreateFunction {
         if catalogue.function(namespace.as_str(), name.as_str()).is_some() {
             return Err(taken());
         }
+        let dead_letter = targets::dead_letter(cx, self.dead_letter_config).await?.flatten();
         let _layers = catalogue.protect(layers.iter().map(|l| l.code.digest));
         let (code, _upload) = packages::receive(cx.control, zip, "InvalidParameterValue.ZipFile").await?;
         config::check_size(&code, &layers)?;
@@ -173,6 +178,7 @@ impl Run for CreateFunction {
         set_install(&mut latest, self.install_dependency.as_ref().map(|_| install));
         let mut state =
             new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+        Arc::make_mut(&mut state.record).targets.dead_letter = dead_letter;
         let max = cx.control.options.functions_per_namespace_max;
         if install && cx.control.installs.wants(&code.digest, runtime.1).await? {
             let install = cx.control.installs.state(code, None, false, false);
@@ -240,7 +246,7 @@ impl Run for UpdateFunctionCode {
             };
             return cx.control.installs.begin(namespace, name, 0, decide).await;
         }
-        change_latest(cx, &namespace, &name, and_publish, Change::Code, |latest| {
+        change_latest(cx, &namespace, &name, and_publish, Change::Code, None, |latest| {
             latest.code = code;
             latest.source = None;
             set(&mut latest.handler, handler);
@@ -291,11 +297,12 @@ impl Run for UpdateFunctionConfiguration {
         }
         let layers = self.layers.map(|layers| config::layers(catalogue, layers)).transpose()?;
         let _layers = catalogue.protect(layers.iter().flatten().map(|l| l.code.digest));
+        let dead_letter = targets::dead_letter(cx, self.dead_letter_config).await?;
         let told = match filled(&self.install_dependency) {
             Some(_) => Some(switch(&self.install_dependency, "InstallDependency")?),
             None => None,
         };
-        change_latest(cx, &namespace, &name, and_publish, Change::Settings, |latest| {
+        change_latest(cx, &namespace, &name, and_publish, Change::Settings, dead_letter, |latest| {
             set_install(latest, told);
             set(&mut latest.description, description);
             set(&mut latest.memory_mb, memory_mb);
@@ -357,7 +364,8 @@ impl Run for CopyFunction {
         let source = &source.state.record;
         let _code = catalogue.protect(digests_of(&source.latest));
         let mut latest = source.latest.clone();
-        if !self.copy_configuration.unwrap_or(true) {
+        let whole = self.copy_configuration.unwrap_or(true);
+        if !whole {
             let runtime = config::runtime(&Some(latest.runtime_name))?;
             let service = latest.service.map(|_| ServiceConfig::default());
             latest = config::defaults(runtime, latest.handler, latest.description, latest.code, cx.now_ms);
@@ -391,7 +399,9 @@ impl Run for CopyFunction {
                     Ok(Next::state(next, ()))
                 }
                 None => {
-                    let state = new_function(id, target_namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+                    let mut state = new_function(id, target_namespace.clone(), name.clone(), latest, tags, cx.now_ms);
+                    let record = Arc::make_mut(&mut state.record);
+                    record.targets.dead_letter = source.targets.dead_letter.clone().filter(|_| whole);
                     Ok(Next::state(state, ()))
                 }
             })

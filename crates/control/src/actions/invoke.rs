@@ -5,7 +5,8 @@ use super::CallCx;
 use crate::api::envelope::{ApiResponse, write_text};
 use crate::api::requests;
 use crate::catalogue::clip;
-use crate::events::{Event, SOURCE_API};
+use crate::endings::Cause;
+use crate::events::Event;
 use crate::ports::InvokeRequest;
 use bytes::Bytes;
 use mayfly_model::{ApiError, InvokeOutcome, RequestId, limits};
@@ -253,7 +254,7 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
             routing_key: input.routing_key,
             event: input.event,
             accepted_ms: cx.control.clock.now_ms(),
-            source: SOURCE_API.into(),
+            cause: Cause::default(),
         };
         cx.control.events.accept(request_id, event).await?;
         return Ok(answer(&Shown { request_id, log: "", ret: "", error: "", memory: 0, duration_us: 0, code: 0 }));
@@ -262,12 +263,14 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         request_id,
         event: Bytes::from(input.event),
         want_log: input.tail,
+        log_failure: false,
         retry: 0,
         event_mark: None,
         abort: None,
+        origin: None,
         qualifier: input.qualifier.into_owned(),
     };
-    let outcome = cx.control.invoker.invoke(&target, request).await;
+    let outcome = cx.control.endings.invoke(&*cx.control.invoker, &target, request, "invoke").await;
     Ok(finished(&outcome))
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod common;
 pub(crate) mod config;
 pub(crate) mod domains;
 pub(crate) mod event_policy;
+pub(crate) mod failures;
 pub(crate) mod functions;
 pub(crate) mod installs;
 pub(crate) mod invoke;
@@ -20,6 +21,7 @@ pub(crate) mod quotas;
 pub(crate) mod read;
 pub(crate) mod scaling;
 pub(crate) mod service;
+pub(crate) mod targets;
 pub(crate) mod trigger_desc;
 pub(crate) mod triggers;
 pub(crate) mod versions;
@@ -174,6 +176,17 @@ actions! {
         GetTrigger,
         UpdateFunctionEventInvokeConfig,
         GetFunctionEventInvokeConfig,
+        PutFunctionFailures,
+        GetFunctionFailures,
+        PutFunctionDestinations,
+        GetFunctionDestinations,
+        ListFailures,
+        GetFailure,
+        DeleteFailures,
+        ReplayFailures,
+        ListReplayJobs,
+        GetReplayJob,
+        CancelReplayJob,
         CreateCustomDomain,
         UpdateCustomDomain,
         DeleteCustomDomain,

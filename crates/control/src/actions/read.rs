@@ -1,7 +1,7 @@
 //! Reading functions: GetFunction, ListFunctions, GetFunctionAddress.
 
 use super::common::{Page, ascending, contains, filled, find, namespace, order_by, show_tags, switch};
-use super::{Answer, Cx, Run, installs, packages, service, triggers};
+use super::{Answer, Cx, Run, installs, packages, service, targets, triggers};
 use crate::api::requests::{Filter, GetFunction, GetFunctionAddress, ListFunctions};
 use crate::api::time;
 use crate::catalogue::{FunctionEntry, clip, no_namespace, no_version};
@@ -87,6 +87,8 @@ impl Run for GetFunction {
             "ClsTopicId": kept("ClsTopicId", ""),
             "DnsCache": kept("DnsCache", "FALSE"),
             "ForkMode": config.fork,
+            "DeadLetterConfig": targets::show_dead_letter(&record.targets),
+            "Failures": targets::show_failures(record),
             "MinInstances": record.scaling.min_instances,
             "MaxInstances": record.scaling.max_instances.unwrap_or(0),
             "Forecast": record.scaling.forecast.map_or("", Forecast::as_str),
@@ -119,7 +121,6 @@ fn constant_fields() -> Value {
         "VpcConfig": {"VpcId": "", "SubnetId": ""},
         "AccessInfo": {"Host": "", "Vip": ""},
         "CfsConfig": {"CfsInsList": []},
-        "DeadLetterConfig": {"Type": "", "Name": "", "FilterType": ""},
         "UseGpu": "FALSE",
         "L5Enable": "FALSE",
         "OnsEnable": "FALSE",

@@ -1,6 +1,7 @@
 //! What can be told of events: for lists, and for metrics.
 
-use super::{Ended, Events, Stage};
+use super::{Events, Stage};
+use crate::endings::Cause;
 use mayfly_model::{RequestId, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,8 +53,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub fn count(&self, ended: &Ended) {
-        let count = match ended.status {
+    pub fn count(&self, status: Status) {
+        let count = match status {
             Status::OK => &self.finished,
             Status::CANCELED => &self.aborted,
             _ => &self.failed,
@@ -70,7 +71,7 @@ impl Events {
         let Some(queue) = state.queues.get(&owner) else { return Vec::new() };
         let shown = |(since_ms, id): &(u64, RequestId)| {
             let item = state.items.get(id)?;
-            let (qualifier, source) = (item.qualifier.to_string(), item.source.to_string());
+            let (qualifier, source) = (item.qualifier.to_string(), Cause::trigger(&item.source).invoke_type());
             Some(PendingEvent { id: *id, qualifier, source, since_ms: *since_ms })
         };
         queue.pending.iter().filter_map(shown).collect()

@@ -2,9 +2,11 @@
 //!
 //! Whoever asked is answered when the record of the end is written and the log has forgotten the event: after that no crash brings it back.
 
-use super::{Event, Events, Item, LOG_RETRY, Owner, Ran, Stage, attempts};
+use super::{Event, Events, Item, LOG_RETRY, Owner, Stage, attempts, outcome_of};
+use crate::endings::{Cause, Ran};
 use mayfly_base::Aborter;
 use mayfly_model::{InvocationRecord, RequestId, Status, limits};
+use mayfly_plan::retry::Verdict;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -127,11 +129,15 @@ impl Events {
     }
 
     async fn end_waiting(&self, id: RequestId, owner: Owner, record: InvocationRecord) -> Result<(), TerminateError> {
-        self.records.append(record);
+        self.records.append(record.clone());
         self.records.written().await;
-        let event = self.fetch(id).await.map(|(event, _)| event);
-        self.ended(id, Ran { status: Status::CANCELED, event, outcome: None }).await;
-        let finished = self.finish(id).await;
+        let outcome = outcome_of(record);
+        let ran = self.fetch(id).await.map(|(event, tried)| Ran { event, tried, target: None, outcome });
+        let followed = matches!(self.endings.follow(id, Verdict::Finish, ran).await, Verdict::Finish);
+        let finished = followed && self.finish(id).await;
+        if finished {
+            self.counts.count(Status::CANCELED);
+        }
         let mut state = self.state.lock();
         if finished {
             state.forget(id);
@@ -159,7 +165,7 @@ impl Events {
             routing_key: Vec::new(),
             event: String::new(),
             accepted_ms: item.since_ms,
-            source: item.source.to_string(),
+            cause: Cause::trigger(&item.source),
         };
         self.without_run(id, &event, attempts(item.tried), Status::CANCELED, "The event was terminated")
     }

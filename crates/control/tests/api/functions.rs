@@ -108,7 +108,7 @@ async fn creating_is_refused_with_the_promised_codes() {
         (json!({"Namespace": "!"}), "InvalidParameterValue.Namespace"),
         (json!({"VpcConfig": {"VpcId": "vpc-1", "SubnetId": "s"}}), "UnsupportedOperation.VpcConfig"),
         (json!({"CfsConfig": {"CfsInsList": [{"CfsId": "c"}]}}), "UnsupportedOperation"),
-        (json!({"DeadLetterConfig": {"Type": "topic", "Name": "t"}}), "UnsupportedOperation"),
+        (json!({"DeadLetterConfig": {"Type": "topic", "Name": "missing"}}), "ResourceNotFound.Cmq"),
         (json!({"Type": "Web"}), "InvalidParameterValue.Type"),
         (json!({"AsyncRunEnable": "TRUE", "Type": "HTTP"}), "UnsupportedOperation.AsyncRunEnable"),
         (json!({"AsyncRunEnable": "often"}), "InvalidParameterValue"),

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink, LogError,
-    LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, ids,
+    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink,
+    LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, SendError, ids,
 };
-use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status};
+use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status, Target};
 use mayfly_sign::{Params, Style, Verified};
-use mayfly_store::{EventLimits, MemoryBlobs, MemoryEvents, MemoryMeta};
+use mayfly_store::{EventLimits, FailureLimits, MemoryBlobs, MemoryEvents, MemoryFailures, MemoryMeta};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -177,10 +177,11 @@ impl Invoker for FakeInvoker {
             cold_start: None,
             retry: request.retry,
             event: request.event_mark.clone(),
+            origin: request.origin,
             output: "printed\n".into(),
             output_cut_bytes: 0,
         };
-        let log = request.want_log.then(|| record.render());
+        let log = (request.want_log || request.log_failure && status.is_failure()).then(|| record.render());
         self.logs.append(record);
         InvokeOutcome {
             request_id: request.request_id,
@@ -202,12 +203,41 @@ impl Invoker for FakeInvoker {
     }
 }
 
+/// Queues and topics in memory: those whose names begin with `q` and `t` are there.
+#[derive(Default)]
+pub struct FakeQueues {
+    pub sent: Mutex<Vec<(Target, Value)>>,
+    /// True: nothing can be sent.
+    pub down: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Destinations for FakeQueues {
+    async fn check(&self, target: &Target) -> Result<(), SendError> {
+        match target {
+            Target::Queue { name } if name.starts_with('q') => Ok(()),
+            Target::Topic { name, .. } if name.starts_with('t') => Ok(()),
+            other => Err(SendError::NotFound(other.clone())),
+        }
+    }
+
+    async fn send(&self, target: &Target, message: bytes::Bytes) -> Result<(), SendError> {
+        if self.down.load(Ordering::Relaxed) {
+            return Err(SendError::Unavailable("the queue is down".into()));
+        }
+        self.sent.lock().push((target.clone(), serde_json::from_slice(&message).unwrap()));
+        Ok(())
+    }
+}
+
 /// The platform under test, with its fakes at hand.
 pub struct Platform {
     pub control: Control,
     pub meta: MemoryMeta,
     pub blobs: MemoryBlobs,
     pub event_log: MemoryEvents,
+    pub failures: MemoryFailures,
+    pub queues: Arc<FakeQueues>,
     pub invoker: Arc<FakeInvoker>,
     pub logs: Arc<FakeLogs>,
     pub clock: Arc<TestClock>,
@@ -225,16 +255,17 @@ impl Platform {
     }
 
     pub async fn with(options: Options, limits: EventLimits, steps: bool) -> Self {
-        Self::over(MemoryMeta::new(), MemoryBlobs::default(), MemoryEvents::new(limits), options, steps).await
+        let stores = (MemoryMeta::new(), MemoryBlobs::default(), MemoryEvents::new(limits));
+        Self::over(stores, MemoryFailures::new(FailureLimits::default()), options, steps).await
     }
 
     pub async fn over(
-        meta: MemoryMeta,
-        blobs: MemoryBlobs,
-        event_log: MemoryEvents,
+        (meta, blobs, event_log): (MemoryMeta, MemoryBlobs, MemoryEvents),
+        failures: MemoryFailures,
         options: Options,
         steps: bool,
     ) -> Self {
+        let queues = Arc::new(FakeQueues::default());
         let clock = Arc::new(TestClock { start: tokio::time::Instant::now(), ticks: AtomicU64::new(0), steps });
         let logs = Arc::new(FakeLogs::default());
         let invoker = Arc::new(FakeInvoker {
@@ -253,19 +284,21 @@ impl Platform {
             meta: Arc::new(meta.clone()),
             blobs: Arc::new(blobs.clone()),
             events: Arc::new(event_log.clone()),
+            failures: Arc::new(failures.clone()),
+            destinations: queues.clone(),
             invoker: invoker.clone(),
             logs: logs.clone(),
             installer: Some(Arc::new(FakeInstaller)),
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();
-        Self { control, meta, blobs, event_log, invoker, logs, clock, options }
+        Self { control, meta, blobs, event_log, failures, queues, invoker, logs, clock, options }
     }
 
     /// Starts anew over the same stores, as after a crash.
     pub async fn restart(&self) -> Self {
-        let (meta, blobs, events) = (self.meta.clone(), self.blobs.clone(), self.event_log.clone());
-        Self::over(meta, blobs, events, self.options.clone(), self.clock.steps).await
+        let stores = (self.meta.clone(), self.blobs.clone(), self.event_log.clone());
+        Self::over(stores, self.failures.clone(), self.options.clone(), self.clock.steps).await
     }
 
     pub async fn send(&self, action: &str, version: &str, params: Params) -> Value {

@@ -6,6 +6,7 @@ mod bound;
 mod catalogue;
 mod domains;
 mod events;
+mod failures;
 mod functions;
 mod harness;
 mod http;

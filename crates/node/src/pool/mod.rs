@@ -237,6 +237,7 @@ impl Pool {
             cold_start: None,
             retry: 0,
             event: None,
+            origin: None,
             output,
             output_cut_bytes,
         });

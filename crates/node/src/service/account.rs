@@ -146,6 +146,7 @@ impl Drop for Account {
             cold_start: self.cold_start,
             retry: 0,
             event: None,
+            origin: None,
             output,
             output_cut_bytes: output_cut,
         });

@@ -119,6 +119,7 @@ fn record(i: u64) -> InvocationRecord {
         cold_start: None,
         event: None,
         retry: 0,
+        origin: None,
         output: format!("line of {i}\n"),
         output_cut_bytes: 0,
     }

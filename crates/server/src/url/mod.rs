@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::{Clock, SystemClock};
-use mayfly_control::{Control, InvokeRequest, Invoker, UrlRoute, ids};
+use mayfly_control::{Control, InvokeRequest, UrlRoute, ids};
 use mayfly_gateway::{StreamBody, StreamRequest};
 use mayfly_model::{ApiError, RequestId, Status, UrlAuth, limits};
 use mayfly_node::Refusal;
@@ -168,12 +168,14 @@ impl Urls {
             request_id: id,
             event: Bytes::from(event),
             want_log: false,
+            log_failure: false,
             retry: 0,
             event_mark: None,
             abort: None,
+            origin: None,
             qualifier: route.qualifier.to_string(),
         };
-        let outcome = self.invoker.invoke(&route.target, request).await;
+        let outcome = self.control.invoke(&route.target, request, "url").await;
         if outcome.status != Status::OK {
             return Ok(service::refused_with(outcome.status, outcome.body));
         }

@@ -3,6 +3,7 @@
 mod blobs;
 mod code_cache;
 mod events;
+mod failures;
 mod kill;
 mod meta;
 mod nats_crashes;

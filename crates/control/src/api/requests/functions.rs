@@ -37,7 +37,7 @@ wire! {
         kind "Type": Option<String> => Honoured, "`Event` (default), or `HTTP`: `scf_bootstrap` in the package starts a server that listens on port 9000";
         code_source "CodeSource": Option<String> => SOURCE, "kind of code source";
         layers "Layers": Option<Vec<LayerVersionSimple>> => Honoured, "at most 5; later ones overwrite earlier ones";
-        dead_letter_config "DeadLetterConfig": Option<DeadLetterConfig> => refused("UnsupportedOperation", NO_DEAD_LETTER), "dead-letter target";
+        dead_letter_config "DeadLetterConfig": Option<DeadLetterConfig> => Honoured, "where events that failed for good are told; `ResourceNotFound.Cmq` when it is not there. It holds for all versions, at once";
         public_net_config "PublicNetConfig": Option<PublicNetConfigIn> => Honoured, "access to the outside";
         cfs_config "CfsConfig": Option<CfsConfig> => refused("UnsupportedOperation", NO_CFS), "network file systems";
         init_timeout "InitTimeout": Option<i64> => Honoured, "seconds, 1–300; default 65";
@@ -95,7 +95,7 @@ wire! {
         publish "Publish": Option<String> => Honoured, "`TRUE`: also publish a version";
         l5_enable "L5Enable": Option<String> => refused_on("UnsupportedOperation", "there is no L5 naming service"), "internal naming service";
         layers "Layers": Option<Vec<LayerVersionSimple>> => Honoured, "replaces all layers";
-        dead_letter_config "DeadLetterConfig": Option<DeadLetterConfig> => refused("UnsupportedOperation", NO_DEAD_LETTER), "dead-letter target";
+        dead_letter_config "DeadLetterConfig": Option<DeadLetterConfig> => Honoured, "where events that failed for good are told; `ResourceNotFound.Cmq` when it is not there. It holds for all versions, at once";
         public_net_config "PublicNetConfig": Option<PublicNetConfigIn> => Honoured, "access to the outside";
         cfs_config "CfsConfig": Option<CfsConfig> => refused("UnsupportedOperation", NO_CFS), "network file systems";
         init_timeout "InitTimeout": Option<i64> => Honoured, "seconds, 1–300";

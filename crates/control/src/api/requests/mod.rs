@@ -1,6 +1,7 @@
 //! The declared requests: one structure per action, with the treatment of each field.
 
 mod domains;
+mod failures;
 mod functions;
 mod invocations;
 mod layers;
@@ -11,6 +12,7 @@ mod triggers;
 mod versions;
 
 pub use domains::*;
+pub use failures::*;
 pub use functions::*;
 pub use invocations::*;
 pub use layers::*;
@@ -49,6 +51,17 @@ pub const OWN: &[&str] = &[
     "GetForecast",
     "ListDemand",
     "GetInstallLog",
+    "PutFunctionFailures",
+    "GetFunctionFailures",
+    "PutFunctionDestinations",
+    "GetFunctionDestinations",
+    "ListFailures",
+    "GetFailure",
+    "DeleteFailures",
+    "ReplayFailures",
+    "ListReplayJobs",
+    "GetReplayJob",
+    "CancelReplayJob",
     "PutCertificate",
     "ListCertificates",
     "DeleteCertificate",
@@ -70,7 +83,6 @@ const NO_DEMO: &str = "there are no template functions; send the package as a ba
 const NO_IMAGE: &str = "functions from container images are not supported; deploy a zip package";
 const NO_VPC: &str = "functions cannot be attached to a VPC";
 const NO_CFS: &str = "network file systems cannot be mounted";
-const NO_DEAD_LETTER: &str = "dead-letter targets are not built; a failed event stays in the logs";
 const NO_DYNAMIC: &str = "the number of requests in one instance is a fixed one, in `MaxConcurrency`";
 const NO_ISOLATION: &str = "requests in one instance share it";
 const NO_SESSIONS: &str = "instances are not bound to sessions";
@@ -182,16 +194,7 @@ wire! {
     }
 }
 
-opaque!(
-    CfsConfig,
-    DeadLetterConfig,
-    ImageConfig,
-    LogSearchContext,
-    MixNodeConfig,
-    NamespaceResourceEnv,
-    SessionConfig,
-    VpcConfig,
-);
+opaque!(CfsConfig, ImageConfig, LogSearchContext, MixNodeConfig, NamespaceResourceEnv, SessionConfig, VpcConfig,);
 
 fn not_request_based(value: &Value) -> bool {
     other_than(value, &["Request-Based"])
