@@ -274,10 +274,10 @@ mod tests {
             assert_eq!(memory_mb(bad).unwrap_err().code, "InvalidParameterValue.MemorySize", "{bad}");
         }
         assert_eq!(memory_mb(3200).unwrap_err().code, "LimitExceeded.Memory");
-        assert_eq!(timeout_s(900).unwrap(), 900);
-        assert_eq!(timeout_s(901).unwrap_err().code, "LimitExceeded.Timeout");
-        assert_eq!(timeout_s(0).unwrap_err().code, "InvalidParameterValue");
-        assert_eq!(timeout_s(i64::MAX).unwrap_err().code, "LimitExceeded.Timeout");
+        assert_eq!(timeout_s(900, false).unwrap(), 900);
+        assert_eq!(timeout_s(901, false).unwrap_err().code, "LimitExceeded.Timeout");
+        assert_eq!(timeout_s(0, false).unwrap_err().code, "InvalidParameterValue");
+        assert_eq!(timeout_s(i64::MAX, false).unwrap_err().code, "LimitExceeded.Timeout");
         assert_eq!(init_timeout_s(301).unwrap_err().code, "LimitExceeded.InitTimeout");
     }
 
