@@ -9,6 +9,8 @@
 //!
 //! Beside them [`demand::DemandHistory`] keeps what forecasts learn from: observations, which may be lost.
 //!
+//! What the SQLite-backed ones share, [`sqlite`] and [`writer`], is there for other crates' stores too.
+//!
 //! On top of them: [`package`] reads uploaded zips without trusting them, and [`code_cache`] keeps unpacked trees.
 
 pub mod blobs;
@@ -18,8 +20,8 @@ mod error;
 pub mod events;
 pub mod meta;
 pub mod package;
-mod sqlite;
-mod writer;
+pub mod sqlite;
+pub mod writer;
 
 pub use blobs::{BlobInfo, BlobStore, FileBlobs, MemoryBlobs};
 pub use code_cache::{CodeCache, CodeTree, Collected};

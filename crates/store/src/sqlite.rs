@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One step of a schema. Steps are only ever added: their position in the list, from 1, is the schema version.
-pub(crate) struct Migration {
+#[derive(Debug)]
+pub struct Migration {
     /// What it does, kept in the `migrations` table.
     pub name: &'static str,
     /// Statements, run in order within one transaction.
@@ -27,7 +28,7 @@ pub(crate) struct Migration {
 ///
 /// # Errors
 /// [`StoreError::Schema`] when the file is of a newer release, [`StoreError::Corrupt`] when it is no database.
-pub(crate) async fn open(path: &Path, migrations: &'static [Migration]) -> Result<SqliteConnection, StoreError> {
+pub async fn open(path: &Path, migrations: &'static [Migration]) -> Result<SqliteConnection, StoreError> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => sync_parent(path)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -7,11 +7,11 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 /// Where the answer to a job goes.
-pub(crate) type Done<T> = oneshot::Sender<Result<T, StoreError>>;
+pub type Done<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What a store does with the connection.
 #[async_trait]
-pub(crate) trait Work: Send + 'static {
+pub trait Work: Send + 'static {
     /// A write, with the way back to its caller.
     type Write: Send + 'static;
     /// A question, with the way back to its caller.
@@ -32,7 +32,7 @@ pub(crate) trait Work: Send + 'static {
 
 /// A job for the task.
 #[derive(Debug)]
-pub(crate) enum Job<W, R> {
+pub enum Job<W, R> {
     /// To be committed.
     Write(W),
     /// To be answered.
@@ -43,38 +43,51 @@ pub(crate) enum Job<W, R> {
 
 /// The way to the task. The task ends, and closes its connection, once this is dropped.
 #[derive(Debug)]
-pub(crate) struct Jobs<W, R>(mpsc::Sender<Job<W, R>>);
+pub struct Jobs<W, R>(mpsc::Sender<Job<W, R>>);
 
 impl<W: Send + 'static, R: Send + 'static> Jobs<W, R> {
     /// Starts the task on the current tokio runtime.
-    pub(crate) fn start<T: Work<Write = W, Read = R>>(conn: SqliteConnection, work: T) -> Self {
+    pub fn start<T: Work<Write = W, Read = R>>(conn: SqliteConnection, work: T) -> Self {
         let (jobs, queue) = mpsc::channel(T::QUEUE_JOBS_MAX);
         tokio::spawn(serve(conn, queue, work));
         Self(jobs)
     }
 
-    /// Asks and waits for the answer. Errors: [`StoreError::Closed`], and what the answer says.
-    pub(crate) async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], and what the answer says.
+    pub async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
         self.place().await?.ask(job).await
     }
 
-    /// Waits for a place in the queue. Errors: [`StoreError::Closed`].
-    pub(crate) async fn place(&self) -> Result<Place<'_, W, R>, StoreError> {
+    /// Waits for a place in the queue.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn place(&self) -> Result<Place<'_, W, R>, StoreError> {
         self.0.reserve().await.map(Place).map_err(|_| StoreError::Closed)
     }
 
     /// Finishes what was accepted and closes the file.
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// As [`Jobs::ask`].
+    pub async fn close(&self) -> Result<(), StoreError> {
         self.ask(Job::Close).await
     }
 }
 
 /// A place in the queue.
-pub(crate) struct Place<'a, W, R>(mpsc::Permit<'a, Job<W, R>>);
+#[derive(Debug)]
+pub struct Place<'a, W, R>(mpsc::Permit<'a, Job<W, R>>);
 
 impl<W, R> Place<'_, W, R> {
     /// As [`Jobs::ask`]. The job is in the queue before this first waits.
-    pub(crate) async fn ask<T>(self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
+    ///
+    /// # Errors
+    /// As [`Jobs::ask`].
+    pub async fn ask<T>(self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
         self.0.send(job(done));
         answer.await.map_err(|_| StoreError::Closed)?
