@@ -43,7 +43,7 @@ fi
 
 say "== the platform"
 export MAYFLY_SECRET_ID=AKIDclienttests MAYFLY_SECRET_KEY=clienttestskey0123456789abcdef
-"$bin" up --data "$work/data" --listen 127.0.0.1:0 >"$work/ready" 2>"$work/platform.log" &
+"$bin" up --data "$work/data" --listen 127.0.0.1:0 --objects-listen 127.0.0.1:0 >"$work/ready" 2>"$work/platform.log" &
 platform=$!
 for _ in $(seq 300); do
   MAYFLY_ENDPOINT=$(sed -n 's/.*http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)

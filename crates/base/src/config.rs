@@ -50,6 +50,42 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// An address that is listened on, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "off" => Ok(Self(None)),
+            address => address.parse().map(|a| Self(Some(a))).map_err(|e| format!("{e}; give an address with a port, or `off`")),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// An option's value in the environment.
 trait FromText: Sized {
     fn from_text(text: &str) -> Result<Self, String>;
@@ -65,7 +101,7 @@ macro_rules! from_text_by_from_str {
     )*};
 }
 
-from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, u64, usize);
+from_text_by_from_str!(String, PathBuf, SocketAddr, Listen, LogFormat, Forecast, Cidr, u64, usize);
 
 impl FromText for Option<SocketAddr> {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -151,6 +187,8 @@ options! {
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8700));
     /// Address that is listened on for TLS too, with the same API and URLs. Empty in the environment: none.
     tls_listen: Option<SocketAddr> = None;
+    /// Address that the object store listens on, for the COS XML API and S3. `off`: there is no object store.
+    objects_listen: Listen = Listen(Some(SocketAddr::from(([127, 0, 0, 1], 8701))));
     /// File with the certificate chain for the platform's own names (PEM). Read again when it changes. Custom domains bring their own.
     tls_cert: PathBuf = PathBuf::new();
     /// File with the private key of `tls_cert` (PEM, not encrypted).
@@ -372,6 +410,11 @@ impl PlatformOptions {
         }
         if self.tls_listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             return range("tls_listen", format!("is {} like `listen`; each needs its own port", self.listen));
+        }
+        let others = [Some(self.listen), self.tls_listen];
+        if self.objects_listen.0.is_some_and(|address| address.port() != 0 && others.contains(&Some(address))) {
+            let why = format!("is {} like `listen` or `tls_listen`; each needs its own port", self.objects_listen);
+            return range("objects_listen", why);
         }
         let label = |l: &str| {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

@@ -11,6 +11,6 @@ pub mod telemetry;
 pub use backoff::Backoff;
 pub use cidr::Cidr;
 pub use clock::{Clock, SystemClock, TestClock};
-pub use config::{ConfigError, Forecast, LogFormat, PlatformOptions, PlatformOverlay};
+pub use config::{ConfigError, Forecast, Listen, LogFormat, PlatformOptions, PlatformOverlay};
 pub use loops::EventLoops;
 pub use shutdown::{Gate, GateClosed, GateGuard, Shutdown, StillBusy};

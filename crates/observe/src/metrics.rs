@@ -4,6 +4,7 @@
 //! all others share the series `namespace="other", function="other"`. Each status, reason and kind is of a fixed set.
 
 use crate::LogStats;
+use crate::objects::ObjectSeries;
 use arc_swap::ArcSwap;
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, Status};
@@ -20,6 +21,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+pub use crate::objects::ObjectFigures;
 
 /// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
 const NAMES_MAX: usize = 256;
@@ -176,6 +179,7 @@ struct Series {
     memory: Family<MemoryLabels, Gauge>,
     api_calls: Family<ApiLabels, Counter>,
     api_latency: Latencies<ActionLabels>,
+    objects: ObjectSeries,
 }
 
 /// A family of histograms over [`DURATION_BUCKETS_S`].
@@ -217,6 +221,7 @@ impl Series {
         registry.register_with_unit("memory", "Memory in use, promised and allowed", Unit::Bytes, self.memory.clone());
         registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
         registry.register_with_unit("api_latency", "Time to answer calls of the control API", Unit::Seconds, self.api_latency.0.clone());
+        self.objects.register(registry);
         registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
         registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
         registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
@@ -322,6 +327,11 @@ impl Metrics {
     pub fn set_memory(&self, of: MemoryOf, bytes: u64) {
         let labels = MemoryLabels { of: of.as_str() };
         self.inner.series.memory.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Shows the object store's figures.
+    pub fn set_objects(&self, figures: &ObjectFigures) {
+        self.inner.series.objects.set(figures);
     }
 
     /// Counts a call of the control API. `code` is the error code, or `OK`.

@@ -9,6 +9,7 @@ use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
 use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
+use mayfly_objects::Objects;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
 use mayfly_sandbox::process::ProcessBackend;
@@ -29,6 +30,7 @@ pub struct Front {
     node: Node,
     ceiling_mb: u64,
     urls: Urls,
+    objects: Option<Arc<Objects>>,
     draining: AtomicBool,
     main: tokio::runtime::Handle,
 }
@@ -88,11 +90,12 @@ impl Front {
         keys: &Keys,
         ceiling_mb: u64,
         urls: Urls,
+        objects: Option<Arc<Objects>>,
     ) -> Self {
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let api = Arc::new(Api { control, metrics, verifier: Verifier::new(&["scf"]), credentials });
         let main = tokio::runtime::Handle::current();
-        Self { api, backend, node, ceiling_mb, urls, draining: AtomicBool::new(false), main }
+        Self { api, backend, node, ceiling_mb, urls, objects, draining: AtomicBool::new(false), main }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -145,6 +148,9 @@ impl Front {
         }
         for ((namespace, function), count) in self.node.waiting() {
             self.api.metrics.function(&namespace, &function).set_waiting(count);
+        }
+        if let Some(objects) = &self.objects {
+            crate::objects::measure(objects, &self.api.metrics);
         }
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
         if let Some(bytes) = self.backend.memory_bytes() {

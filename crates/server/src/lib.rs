@@ -8,6 +8,7 @@ mod http;
 mod install;
 mod invoker;
 mod logs;
+mod objects;
 mod prepare;
 mod provisioned;
 mod runtimes;
@@ -26,10 +27,12 @@ use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, limits};
 use mayfly_node::{Node, NodeOptions};
+use mayfly_objects::{Objects, Store};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
+use mayfly_sign::Credential;
 use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,6 +53,8 @@ const COLLECT_AGE: Duration = Duration::from_secs(600);
 pub struct Platform {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    objects_address: Option<SocketAddr>,
+    objects: Option<Arc<Objects>>,
     keys: Keys,
     backend: ProcessBackend,
     node: Node,
@@ -77,9 +82,10 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{}{} after {} ms (secret id {}; keys in {})",
+        "mayfly is ready on http://{}{}{} after {} ms (secret id {}; keys in {})",
         platform.address(),
         platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
+        platform.objects_address().map(|address| format!(", with objects on http://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
         platform.keys().secret_id,
         platform.keys().source,
@@ -128,6 +134,14 @@ impl Platform {
             Gateway::bind(options.listen, gateway_limits(&options)),
             open_stores(&data, &options),
         );
+        let objects_gateway = match options.objects_listen.0 {
+            Some(address) => Some(
+                Gateway::bind(address, gateway_limits(&options))
+                    .await
+                    .context("open the object store's listener (`objects_listen`; `off` does without)")?,
+            ),
+            None => None,
+        };
         let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
         for warning in runtimes.missing.iter().chain(&backend.started().network_error) {
             tracing::warn!("{warning}; `mayfly doctor` tells more");
@@ -186,6 +200,11 @@ impl Platform {
         let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
         let tls_port = tls_address.map(|address| address.port());
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
+        let objects = match &objects_gateway {
+            Some(_) => Some(Arc::new(open_objects(&data, &options, &keys).await?)),
+            None => None,
+        };
+        let objects_address = objects_gateway.as_ref().map(Gateway::local_addr);
         let service = Arc::new(http::Front::new(
             control.clone(),
             backend.clone(),
@@ -194,6 +213,7 @@ impl Platform {
             &keys,
             ceiling(&options),
             urls,
+            objects.clone(),
         ));
         let ahead = ahead::Ahead {
             memory,
@@ -216,11 +236,29 @@ impl Platform {
                 tracing::warn!(cut = drained.cut, "requests were not done when the drain time was over");
             }
         }));
+        if let (Some(gateway), Some(objects)) = (objects_gateway, &objects) {
+            let (door, stop, on_loops) = (objects::Door(Arc::clone(objects)), shutdown.child(), Arc::clone(&loops));
+            tasks.push(tokio::spawn(async move {
+                let drained = gateway.run(Arc::new(door), stop, on_loops).await;
+                if drained.cut > 0 {
+                    tracing::warn!(cut = drained.cut, "requests for objects were not done when the drain time was over");
+                }
+            }));
+            let (store, stop) = (objects.store().clone(), shutdown.child());
+            tasks.push(tokio::spawn(async move {
+                tokio::select! {
+                    () = store.tidy() => {}
+                    () = stop.triggered() => {}
+                }
+            }));
+        }
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
         Ok(Self {
             address,
             tls_address,
+            objects_address,
+            objects,
             keys,
             backend,
             node,
@@ -243,6 +281,11 @@ impl Platform {
     /// The address that it listens on for TLS, if it does.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// The address that the object store listens on, if there is one.
+    pub fn objects_address(&self) -> Option<SocketAddr> {
+        self.objects_address
     }
 
     /// The root key pair.
@@ -274,11 +317,28 @@ impl Platform {
             tracing::warn!("invocations were not done when the drain time was over; they are ended");
         }
         self.node.stop().await;
+        if let Some(objects) = &self.objects {
+            objects.store().close().await;
+        }
         let logs = self.log_store;
         if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
             tracing::error!("the log store could not be closed");
         }
     }
+}
+
+/// The object store, for whoever has the root keys.
+async fn open_objects(data: &DataDir, options: &PlatformOptions, keys: &Keys) -> Result<Objects> {
+    let store = Store::open(&data.path("objects"), mayfly_objects::Limits::default())
+        .await
+        .context("open the object store")?;
+    let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
+    let settings = mayfly_objects::Settings {
+        region: options.region.clone(),
+        app_id: options.app_id.to_string(),
+        domain: options.domain.to_ascii_lowercase(),
+    };
+    Ok(Objects::new(store, Arc::new(credentials), settings))
 }
 
 struct Stores {

@@ -1,0 +1,42 @@
+//! The object store on its own listener.
+
+use async_trait::async_trait;
+use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
+use mayfly_objects::Objects;
+use mayfly_observe::Metrics;
+use mayfly_observe::metrics::ObjectFigures;
+use std::sync::Arc;
+
+/// Answers every request of the listener.
+pub struct Door(pub Arc<Objects>);
+
+#[async_trait]
+impl Service for Door {
+    fn streams(&self, _head: &http::request::Parts) -> bool {
+        true
+    }
+
+    async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
+        self.0.call(request.request, request.peer).await
+    }
+
+    async fn call(&self, _request: HttpRequest) -> HttpResponse {
+        HttpResponse::text(404, "Only objects are here.\n")
+    }
+}
+
+/// Writes the store's figures into the metrics.
+pub fn measure(objects: &Objects, metrics: &Metrics) {
+    let (store, service) = (objects.store().stats(), objects.stats());
+    metrics.set_objects(&ObjectFigures {
+        objects: store.objects,
+        bytes: store.bytes,
+        outbox: store.outbox,
+        received_bytes: store.received,
+        sent_bytes: store.sent,
+        cos_requests: service.cos_requests,
+        s3_requests: service.s3_requests,
+        client_errors: service.client_errors,
+        server_errors: service.server_errors,
+    });
+}
