@@ -237,7 +237,8 @@ impl Platform {
             }
         }));
         if let (Some(gateway), Some(objects)) = (objects_gateway, &objects) {
-            let (door, stop, on_loops) = (objects::Door(Arc::clone(objects)), shutdown.child(), Arc::clone(&loops));
+            let door = objects::Door::new(Arc::clone(objects)).await;
+            let (stop, on_loops) = (shutdown.child(), Arc::clone(&loops));
             tasks.push(tokio::spawn(async move {
                 let drained = gateway.run(Arc::new(door), stop, on_loops).await;
                 if drained.cut > 0 {

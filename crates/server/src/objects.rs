@@ -1,14 +1,42 @@
 //! The object store on its own listener.
 
 use async_trait::async_trait;
-use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
+use mayfly_gateway::{HeaderCase, HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 use mayfly_objects::Objects;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::ObjectFigures;
 use std::sync::Arc;
 
 /// Answers every request of the listener.
-pub struct Door(pub Arc<Objects>);
+pub struct Door {
+    objects: Arc<Objects>,
+    case: HeaderCase,
+}
+
+/// As COS writes them: its Python SDK looks headers of answers up by these names.
+const NAMES: [&str; 14] = [
+    "Accept-Ranges",
+    "Cache-Control",
+    "Connection",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Range",
+    "Content-Type",
+    "Date",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+];
+
+impl Door {
+    /// A door to `objects`.
+    pub async fn new(objects: Arc<Objects>) -> Self {
+        Self { objects, case: HeaderCase::new(&NAMES).await }
+    }
+}
 
 #[async_trait]
 impl Service for Door {
@@ -17,7 +45,9 @@ impl Service for Door {
     }
 
     async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
-        self.0.call(request.request, request.peer).await
+        let mut answer = self.objects.call(request.request, request.peer).await;
+        self.case.apply(&mut answer);
+        answer
     }
 
     async fn call(&self, _request: HttpRequest) -> HttpResponse {
