@@ -60,7 +60,10 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "" | "off" => Ok(Self(None)),
-            address => address.parse().map(|a| Self(Some(a))).map_err(|e| format!("{e}; give an address with a port, or `off`")),
+            address => address
+                .parse()
+                .map(|a| Self(Some(a)))
+                .map_err(|e| format!("{e}; give an address with a port, or `off`")),
         }
     }
 }

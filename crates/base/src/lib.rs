@@ -5,6 +5,7 @@ pub mod cidr;
 pub mod clock;
 pub mod config;
 pub mod loops;
+pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;
 

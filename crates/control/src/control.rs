@@ -9,15 +9,16 @@ use crate::events::{EventConcurrency, Events};
 use crate::installs::Installs;
 use crate::ports::{Installer, Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
+use crate::triggered::{BoundTrigger, TriggeredEvent};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, Digest, RequestId, ScalingConfig, limits};
+use mayfly_model::{ApiError, Digest, RequestId, ScalingConfig, TriggerKind, limits};
 use mayfly_sign::{Params, Verified};
 use mayfly_store::{BlobStore, EventLog, MetaStore};
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub installs_max: usize,
     /// Of those, the ones whose packages may be held in memory.
     pub installs_loaded_max: usize,
+    /// What events can come from on this platform.
+    pub trigger_kinds: Vec<TriggerKind>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             events: EventConcurrency { total: 256, per_function: 32 },
             installs_max: 64,
             installs_loaded_max: 4,
+            trigger_kinds: vec![TriggerKind::Timer],
         }
     }
 }
@@ -106,6 +110,17 @@ pub(crate) struct Inner {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
+/// A way to the control API that does not keep it alive.
+#[derive(Clone)]
+pub struct WeakControl(Weak<Inner>);
+
+impl WeakControl {
+    /// The control API, if it still is.
+    pub fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
+    }
+}
+
 /// What a download link leads to.
 #[derive(Clone, Debug)]
 pub struct Download {
@@ -141,6 +156,11 @@ impl Control {
         Ok(Self(Arc::new(Inner { catalogue, blobs, invoker, logs, clock, events, installs, links, options })))
     }
 
+    /// For those that it holds itself.
+    pub fn downgrade(&self) -> WeakControl {
+        WeakControl(Arc::downgrade(&self.0))
+    }
+
     /// What exists.
     pub fn catalogue(&self) -> &Catalogue {
         &self.0.catalogue
@@ -167,6 +187,20 @@ impl Control {
     /// come as [`RouteChange::Scaling`](crate::RouteChange::Scaling).
     pub fn scaling(&self) -> Vec<(Arc<RouteTarget>, ScalingConfig)> {
         self.0.catalogue.scaling()
+    }
+
+    /// Every trigger that hands over events, closed ones too. Whoever carries them out asks again after each
+    /// [`RouteChange::Triggers`](crate::RouteChange::Triggers).
+    pub fn triggers(&self) -> Vec<BoundTrigger> {
+        self.0.catalogue.triggers()
+    }
+
+    /// Takes in an event that a trigger hands over: durable when it returns, and run as an asynchronous invocation. An event whose id is known
+    /// (it waits, runs, or ran not long ago) is not taken in again, which is no error.
+    ///
+    /// Errors: those of an asynchronous Invoke; `RequestLimitExceeded` when there is no room for the moment.
+    pub async fn accept_event(&self, event: TriggeredEvent) -> Result<(), ApiError> {
+        crate::triggered::accept(&self.0, event).await
     }
 
     /// The asynchronous events.

@@ -52,6 +52,9 @@ pub struct Event {
     pub routing_key: Vec<(String, String)>,
     /// The event: JSON text.
     pub event: String,
+    /// What it comes from: a trigger's type (`timer`); empty for a call by the API.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
     /// When it was accepted, in milliseconds since the epoch.
     pub accepted_ms: u64,
 }

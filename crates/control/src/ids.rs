@@ -31,6 +31,11 @@ pub fn request_id() -> RequestId {
     RequestId::from_random(random_bytes())
 }
 
+/// The id of a new trigger: 16 hexadecimal digits.
+pub fn trigger_id() -> String {
+    hex::encode(random_bytes::<8>())
+}
+
 /// A number that is uniform in [0, 1).
 pub fn random_unit() -> f64 {
     (u64::from_le_bytes(random_bytes()) >> 11) as f64 / (1u64 << 53) as f64

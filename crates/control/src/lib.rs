@@ -20,15 +20,17 @@ pub mod ids;
 mod installs;
 pub mod ports;
 pub mod provisioned;
+mod triggered;
 
 pub use actions::packages::DOWNLOAD_PATH;
 pub use api::envelope::{ApiResponse, CONTENT_TYPE};
 pub use api::markdown::compatibility_markdown;
 pub use catalogue::{Catalogue, DomainEntry, Domains, FunctionEntry, FunctionQuota, LoadError, RouteTarget, UrlRoute};
-pub use control::{API_VERSION, Call, Control, Download, Options, Ports};
+pub use control::{API_VERSION, Call, Control, Download, Options, Ports, WeakControl};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
     DemandQuery, DemandRow, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
     InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
 };
 pub use provisioned::ProvisionedOrder;
+pub use triggered::{BoundTrigger, TriggeredEvent};

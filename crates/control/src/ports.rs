@@ -48,6 +48,8 @@ pub enum RouteChange {
         /// The version.
         target: Arc<RouteTarget>,
     },
+    /// The triggers that hand events to a function are others. All of them are asked for with `Control::triggers`.
+    Triggers,
     /// The bounds of a function's number of instances are others, or the version that its minimum is kept of. Those that were there when the
     /// platform started are asked for with `Control::scaling`.
     Scaling {

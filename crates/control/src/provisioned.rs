@@ -1,63 +1,16 @@
 //! Instances that were ordered to be kept ready: what an order wants at a time.
 
-use chrono::{DateTime, Local, TimeZone};
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
+use mayfly_base::schedule::{Schedule, ScheduleError, Zone};
 use mayfly_model::{ProvisionedAmount, ProvisionedConfig};
 use mayfly_plan::scale::provisioned::{Firing, Tracking, scheduled};
 
-/// Why a schedule cannot be used, as a part of a sentence.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ScheduleError {
-    /// It cannot be read.
-    #[error("is not a schedule of seven fields, `second minute hour day month weekday year`: {0}")]
-    Malformed(String),
-    /// It would fire several times a minute.
-    #[error("fires more than once a minute; its first field is one number")]
-    TooOften,
-    /// It will not fire any more.
-    #[error("never fires again")]
-    Past,
-}
-
-/// Reads a schedule of seven fields. The day of the month and the weekday are alternatives when both are given, as in SCF.
-pub fn parse_schedule(text: &str) -> Result<Cron, ScheduleError> {
-    let malformed = |why: &str| ScheduleError::Malformed(why.to_owned());
-    if text.len() > 256 {
-        return Err(malformed("it has more than 256 bytes"));
+/// Reads the schedule of a timed change, in the machine's time zone. Errors: [`ScheduleError`], `TooOften` among them.
+pub fn parse_schedule(text: &str) -> Result<Schedule, ScheduleError> {
+    let schedule = Schedule::parse(text, Zone::Machine)?;
+    match text.split_whitespace().next().map(str::parse::<u8>) {
+        Some(Ok(_)) => Ok(schedule),
+        _ => Err(ScheduleError::TooOften),
     }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != 7 {
-        return Err(malformed("it has another number of fields"));
-    }
-    // The library knows more signs (`L`, `W`, `#`, `?`, `@daily`) than SCF documents.
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b',' | b'-' | b'*' | b'/');
-    let is_name = |word: &str| word.len() == 3 || word.is_empty();
-    if !text.bytes().all(|b| plain(b) || b == b' ' || b == b'\t')
-        || !text.split(|c: char| !c.is_ascii_alphabetic()).all(is_name)
-    {
-        return Err(malformed("it has other signs than numbers, names of months and days, and `, - * /`"));
-    }
-    let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Required).build();
-    let cron =
-        parser.parse(text).map_err(|e| ScheduleError::Malformed(e.to_string().trim_end_matches('.').to_owned()))?;
-    if fields[0].parse::<u8>().is_err() {
-        return Err(ScheduleError::TooOften);
-    }
-    Ok(cron)
-}
-
-fn local(ms: u64) -> Option<DateTime<Local>> {
-    Local.timestamp_millis_opt(i64::try_from(ms).ok()?).earliest()
-}
-
-fn millis(time: &DateTime<Local>) -> Option<u64> {
-    u64::try_from(time.timestamp_millis()).ok()
-}
-
-/// The first firing after `ms`, in milliseconds since the epoch. `None`: there is none.
-pub fn next_firing_ms(cron: &Cron, ms: u64) -> Option<u64> {
-    millis(&cron.find_next_occurrence(&local(ms)?, false).ok()?)
 }
 
 /// An order, with its schedules read.
@@ -66,7 +19,7 @@ pub struct ProvisionedOrder {
     /// What was ordered.
     pub config: ProvisionedConfig,
     /// Schedules of `config.actions`; `None` for one that cannot be read, which stored ones can.
-    crons: Vec<Option<Cron>>,
+    crons: Vec<Option<Schedule>>,
 }
 
 impl ProvisionedOrder {
@@ -98,7 +51,7 @@ impl ProvisionedOrder {
 
     /// When [`Self::wanted`] may be another number next, in milliseconds since the epoch. `None`: not any more.
     pub fn next_change_ms(&self, now_ms: u64) -> Option<u64> {
-        self.crons.iter().flatten().filter_map(|cron| next_firing_ms(cron, now_ms)).min()
+        self.crons.iter().flatten().filter_map(|cron| cron.next_after_ms(now_ms)).min()
     }
 
     /// What it follows, for orders that follow utilisation.
@@ -110,25 +63,26 @@ impl ProvisionedOrder {
     }
 
     /// The last firing since the order was given.
-    fn last_firing_ms(&self, cron: &Cron, now_ms: u64) -> Option<u64> {
+    fn last_firing_ms(&self, cron: &Schedule, now_ms: u64) -> Option<u64> {
         // Looking back ends at the order only when something has fired since: that is asked first.
-        let first = next_firing_ms(cron, self.config.since_ms)?;
+        let first = cron.next_after_ms(self.config.since_ms)?;
         if first > now_ms {
             return None;
         }
-        millis(&cron.find_previous_occurrence(&local(now_ms)?, true).ok()?)
+        cron.last_until_ms(now_ms)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::{Local, TimeZone};
     use mayfly_model::ProvisionedAction;
     use std::time::Instant;
 
     /// Half past nine on a Monday, local time.
     fn monday_ms() -> u64 {
-        millis(&Local.with_ymd_and_hms(2026, 3, 2, 9, 30, 0).unwrap()).unwrap()
+        Local.with_ymd_and_hms(2026, 3, 2, 9, 30, 0).unwrap().timestamp_millis() as u64
     }
 
     const HOUR_MS: u64 = 3_600_000;
@@ -163,7 +117,7 @@ mod tests {
     fn dates_that_never_come_are_found_out_quickly() {
         for never in ["0 0 0 31 2 * *", "0 0 0 1 1 * 2020", "0 0 0 30 FEB * 2026-4000"] {
             let begun = Instant::now();
-            assert_eq!(next_firing_ms(&parse_schedule(never).unwrap(), monday_ms()), None, "{never}");
+            assert_eq!(parse_schedule(never).unwrap().next_after_ms(monday_ms()), None, "{never}");
             assert!(begun.elapsed().as_millis() < 1000, "{never}: {:?}", begun.elapsed());
         }
     }

@@ -20,7 +20,8 @@ impl HeaderCase {
     /// For `names` as they are to be written; all others are in small letters. Names that cannot be ones are left out.
     pub async fn new(names: &[&str]) -> Self {
         let mut text = String::from("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n");
-        let fits = |name: &&&str| name.parse::<http::HeaderName>().is_ok() && !name.eq_ignore_ascii_case("content-length");
+        let fits =
+            |name: &&&str| name.parse::<http::HeaderName>().is_ok() && !name.eq_ignore_ascii_case("content-length");
         for name in names.iter().filter(fits) {
             text.push_str(&format!("{name}: a\r\n"));
         }

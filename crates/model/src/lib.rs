@@ -12,6 +12,7 @@ pub mod names;
 pub mod runtime;
 pub mod spec;
 pub mod status;
+pub mod trigger;
 
 pub use domain::*;
 pub use error::ApiError;
@@ -20,3 +21,4 @@ pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
 pub use runtime::RuntimeId;
 pub use spec::*;
 pub use status::Status;
+pub use trigger::*;

@@ -3,6 +3,7 @@
 use crate::limits;
 use crate::names::{AliasName, FunctionName, LayerName, NamespaceName};
 use crate::runtime::RuntimeId;
+use crate::trigger::TriggerConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -388,6 +389,9 @@ pub struct FunctionRecord {
     /// Its URLs, at most one for each version and alias.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<UrlConfig>,
+    /// Triggers that hand events to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<TriggerConfig>,
     /// Instances kept ready, at most one order for each published version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub provisioned: Vec<ProvisionedConfig>,

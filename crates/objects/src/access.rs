@@ -43,7 +43,10 @@ impl S3Access for Keys {
         let in_header = cx.headers().get("x-amz-security-token").map(|v| v.as_bytes().to_vec());
         let in_query = || {
             let pairs = form_urlencoded::parse(cx.uri().query().unwrap_or("").as_bytes());
-            pairs.into_iter().find(|(n, _)| n.eq_ignore_ascii_case("x-amz-security-token")).map(|(_, v)| v.into_owned().into_bytes())
+            pairs
+                .into_iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case("x-amz-security-token"))
+                .map(|(_, v)| v.into_owned().into_bytes())
         };
         let token = in_header.or_else(in_query);
         check_session_token(&credential, token.as_deref(), now_ms())

@@ -9,7 +9,8 @@ fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern.eq_ignore_ascii_case(text),
         Some((before, after)) => {
-            let (text, before, after) = (text.to_ascii_lowercase(), before.to_ascii_lowercase(), after.to_ascii_lowercase());
+            let (text, before, after) =
+                (text.to_ascii_lowercase(), before.to_ascii_lowercase(), after.to_ascii_lowercase());
             text.len() >= before.len() + after.len() && text.starts_with(&before) && text.ends_with(&after)
         }
     }

@@ -7,9 +7,34 @@ use mayfly_sign::CosVerified;
 
 /// Query parameters that say which operation is meant: a presigned URL must have been signed with them.
 const OPERATIONS: [&str; 28] = [
-    "accelerate", "acl", "analytics", "append", "attributes", "cors", "delete", "encryption", "intelligent-tiering", "inventory", "legal-hold",
-    "lifecycle", "location", "logging", "metrics", "notification", "object-lock", "policy", "referer", "replication", "restore", "retention",
-    "select", "tagging", "uploads", "versioning", "versions", "website",
+    "accelerate",
+    "acl",
+    "analytics",
+    "append",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "location",
+    "logging",
+    "metrics",
+    "notification",
+    "object-lock",
+    "policy",
+    "referer",
+    "replication",
+    "restore",
+    "retention",
+    "select",
+    "tagging",
+    "uploads",
+    "versioning",
+    "versions",
+    "website",
 ];
 
 /// Why a request that is signed is refused all the same.
@@ -26,7 +51,8 @@ pub(crate) fn check_presigned(verified: &CosVerified, headers: &HeaderMap, query
     if names.into_iter().any(|n| decides(&n) && !verified.covers(&n)) {
         return Err(Uncovered);
     }
-    let copies = headers.keys().any(|h| h.as_str().starts_with("x-cos-copy-source") && !verified.covers_header(h.as_str()));
+    let copies =
+        headers.keys().any(|h| h.as_str().starts_with("x-cos-copy-source") && !verified.covers_header(h.as_str()));
     if copies { Err(Uncovered) } else { Ok(()) }
 }
 
@@ -94,7 +120,10 @@ pub(crate) fn translate_uri(uri: &Uri) -> Uri {
         .filter(|pair| {
             let name = pair.split('=').next().unwrap_or("").to_ascii_lowercase();
             let q_sign = ["q-sign-", "q-ak", "q-key-time", "q-header-list", "q-url-param-list", "q-signature"];
-            !(q_sign.iter().any(|q| name.starts_with(q)) || name.starts_with("x-cos-") || name.starts_with("x-amz-") || name == "sign")
+            !(q_sign.iter().any(|q| name.starts_with(q))
+                || name.starts_with("x-cos-")
+                || name.starts_with("x-amz-")
+                || name == "sign")
         })
         .filter(|pair| !pair.is_empty())
         .collect();
@@ -164,7 +193,9 @@ mod tests {
 
     #[test]
     fn signatures_leave_addresses() {
-        let uri = "/b/k?q-sign-algorithm=sha1&q-ak=1&uploadId=7&partNumber=1&q-signature=0&X-Amz-Signature=1".parse().unwrap();
+        let uri = "/b/k?q-sign-algorithm=sha1&q-ak=1&uploadId=7&partNumber=1&q-signature=0&X-Amz-Signature=1"
+            .parse()
+            .unwrap();
         assert_eq!(translate_uri(&uri).to_string(), "/b/k?uploadId=7&partNumber=1");
         assert_eq!(translate_uri(&"/b/k?q-ak=1".parse().unwrap()).to_string(), "/b/k");
     }

@@ -27,7 +27,9 @@ pub enum ObjectError {
     #[error("there are as many unfinished uploads as there may be; complete or abort some first")]
     TooManyUploads,
     /// A name is not allowed.
-    #[error("the bucket's name is not valid: 3 to 63 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit")]
+    #[error(
+        "the bucket's name is not valid: 3 to 63 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"
+    )]
     BadBucketName,
     /// A key is not allowed.
     #[error("the key is empty or holds a character that cannot be kept")]

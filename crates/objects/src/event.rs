@@ -79,7 +79,8 @@ mod tests {
             time_ms: 1_501_000_000_123,
             cause: Cause { request_id: "rid".into(), source_ip: "127.0.0.1".into(), headers: [].into() },
         };
-        let target = EventTarget { region: "ap-x", app_id: "99", namespace: "default", function: "fn", qualifier: "$LATEST" };
+        let target =
+            EventTarget { region: "ap-x", app_id: "99", namespace: "default", function: "fn", qualifier: "$LATEST" };
         let event = cos_event(&notice, &target);
         let (cos, about) = (&event["Records"][0]["cos"], &event["Records"][0]["event"]);
         assert_eq!(cos["cosObject"]["key"], "/1250000000/photos/in/a b.jpg");

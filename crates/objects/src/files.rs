@@ -71,7 +71,12 @@ impl Readers {
 
 impl Files {
     /// The files under `root`, for the run `boot`. Chores go to `janitor`.
-    pub(crate) fn open(root: &Path, boot: u32, free_min: u64, janitor: mpsc::Sender<Chore>) -> Result<Self, ObjectError> {
+    pub(crate) fn open(
+        root: &Path,
+        boot: u32,
+        free_min: u64,
+        janitor: mpsc::Sender<Chore>,
+    ) -> Result<Self, ObjectError> {
         let own = root.join(format!("{boot:08x}"));
         fs::create_dir_all(&own).map_err(io("make a folder for objects"))?;
         sync(root)?;

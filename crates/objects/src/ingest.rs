@@ -143,7 +143,8 @@ impl Intake<'_> {
                 self.files.written().fetch_add(piece.len() as u64, Ordering::Relaxed);
                 block.extend_from_slice(&piece);
                 if block.len() >= BLOCK_BYTES {
-                    let full = std::mem::replace(&mut block, BytesMut::with_capacity(BLOCK_BYTES + (64 << 10))).freeze();
+                    let full =
+                        std::mem::replace(&mut block, BytesMut::with_capacity(BLOCK_BYTES + (64 << 10))).freeze();
                     writing = Some(self.hand_over(writing, &mut hashes, full).await?);
                 }
             }

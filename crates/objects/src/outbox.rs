@@ -5,10 +5,10 @@ use crate::db::{Database, Op};
 use crate::rules::EventKind;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Who changed an object, and how they asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +49,52 @@ pub struct Notice {
     pub cause: Cause,
 }
 
-/// What the writer and the outbox share.
+/// What the writer and the outbox share: which notices wait, by rule.
 #[derive(Debug, Default)]
 pub(crate) struct Depth {
-    pub(crate) count: AtomicU64,
-    pub(crate) arrived: Notify,
+    count: AtomicU64,
+    arrived: Notify,
+    /// Counts arrivals, for those that wait for one rule's notices.
+    arrivals: watch::Sender<u64>,
+    /// Id and time of each.
+    waiting: Mutex<HashMap<String, BTreeMap<i64, i64>>>,
+}
+
+impl Depth {
+    pub(crate) fn new(waiting: Vec<(String, i64, i64)>) -> Self {
+        let depth = Self::default();
+        depth.changed(waiting, Vec::new());
+        depth
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes note of what a committed transaction added and took away.
+    pub(crate) fn changed(&self, added: Vec<(String, i64, i64)>, gone: Vec<(String, i64)>) {
+        let arrived = !added.is_empty();
+        let mut waiting = self.waiting.lock();
+        for (rule, id, time_ms) in added {
+            self.count.fetch_add(1, Ordering::AcqRel);
+            waiting.entry(rule).or_default().insert(id, time_ms);
+        }
+        for (rule, id) in gone {
+            if let Some(of_rule) = waiting.get_mut(&rule) {
+                if of_rule.remove(&id).is_some() {
+                    self.count.fetch_sub(1, Ordering::AcqRel);
+                }
+                if of_rule.is_empty() {
+                    waiting.remove(&rule);
+                }
+            }
+        }
+        drop(waiting);
+        if arrived {
+            self.arrived.notify_one();
+            self.arrivals.send_modify(|n| *n += 1);
+        }
+    }
 }
 
 /// The notices that wait. One consumer takes them; several would share them.
@@ -121,6 +162,43 @@ impl Outbox {
 
     /// How many notices wait, those handed out included.
     pub fn depth(&self) -> u64 {
-        self.depth.count.load(Ordering::Acquire)
+        self.depth.count()
+    }
+
+    /// The oldest notices of one rule, at most `limit`; waits until there is one. The same are given until they are acknowledged. To be used instead
+    /// of [`Outbox::next`], by who serves each rule on its own.
+    ///
+    /// # Errors
+    /// As [`Outbox::next`].
+    pub async fn oldest(&self, rule: &str, limit: usize) -> Result<Vec<Notice>, ObjectError> {
+        let mut arrivals = self.depth.arrivals.subscribe();
+        loop {
+            arrivals.borrow_and_update();
+            let found = self.db.notices_of(rule, limit).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            arrivals.changed().await.map_err(|_| ObjectError::Internal)?;
+        }
+    }
+
+    /// How many notices wait for a rule, and when the oldest came about, in milliseconds since the Unix epoch.
+    pub fn waiting(&self, rule: &str) -> (u64, Option<i64>) {
+        let waiting = self.depth.waiting.lock();
+        let of_rule = waiting.get(rule);
+        (of_rule.map_or(0, |w| w.len() as u64), of_rule.and_then(|w| w.values().next().copied()))
+    }
+
+    /// The rules that notices wait for.
+    pub fn rules(&self) -> Vec<String> {
+        self.depth.waiting.lock().keys().cloned().collect()
+    }
+
+    /// Lets go of what waits for rules that are no more.
+    ///
+    /// # Errors
+    /// As [`Outbox::next`]; it then waits on.
+    pub async fn forget(&self, rules: Vec<String>) -> Result<(), ObjectError> {
+        self.db.write(Op::ForgetRules(rules)).await.map(|_| ())
     }
 }

@@ -87,6 +87,10 @@ impl Rules {
         }
     }
 
+    pub(crate) fn set_all(&self, rules: HashMap<String, Vec<Rule>>) {
+        *self.0.write() = rules.into_iter().map(|(bucket, rules)| (bucket, rules.into())).collect();
+    }
+
     /// The ids of the rules that want to know.
     pub(crate) fn matching(&self, bucket: &str, kind: EventKind, key: &str) -> Vec<String> {
         let Some(rules) = self.0.read().get(bucket).cloned() else { return Vec::new() };

@@ -1,8 +1,8 @@
 //! The way of a request: whose it is, which language it speaks, and what every answer has.
 
 use crate::access::{Hosts, Keys, Proven, now_ms};
-use crate::cos;
 use crate::cors;
+use crate::cos;
 use crate::outbox::Cause;
 use crate::s3::Api;
 use crate::store::Store;
@@ -278,7 +278,9 @@ fn is_document(request: &Request<Body>) -> bool {
     let names = request.uri().query().unwrap_or("").split('&').map(|pair| pair.split('=').next().unwrap_or(""));
     let of_signatures = |name: &str| {
         let name = name.to_ascii_lowercase();
-        name.is_empty() || name.starts_with("x-") || matches!(&*name, "uploadid" | "partnumber" | "awsaccesskeyid" | "signature" | "expires")
+        name.is_empty()
+            || name.starts_with("x-")
+            || matches!(&*name, "uploadid" | "partnumber" | "awsaccesskeyid" | "signature" | "expires")
     };
     match *request.method() {
         Method::POST => true,
@@ -305,7 +307,11 @@ fn whole(bytes: Bytes) -> Body {
 fn explained(text: Bytes, about: &About) -> Bytes {
     let Some(text) = std::str::from_utf8(&text).ok().and_then(|t| t.strip_suffix("</Error>")) else { return text };
     let mut out = text.to_owned();
-    out.push_str(&format!("<Resource>{}</Resource><RequestId>{}</RequestId>", escaped(&about.resource), about.request_id));
+    out.push_str(&format!(
+        "<Resource>{}</Resource><RequestId>{}</RequestId>",
+        escaped(&about.resource),
+        about.request_id
+    ));
     if about.cos {
         out.push_str("<TraceId></TraceId>");
     }
@@ -359,14 +365,19 @@ fn cause(about: &About, headers: &HeaderMap, peer: SocketAddr) -> Cause {
         // Who signed may be known; the signature would let others do the same again.
         let value = match name {
             "authorization" if about.cos => value.split("&q-sign-time").next().unwrap_or(""),
-            "authorization" => value.split(", Signature=").next().and_then(|v| v.split(",Signature=").next()).unwrap_or(""),
+            "authorization" => {
+                value.split(", Signature=").next().and_then(|v| v.split(",Signature=").next()).unwrap_or("")
+            }
             _ => value,
         };
         bytes += name.len() + value.len();
         if noted.len() >= NOTED_MAX.0 || bytes > NOTED_MAX.1 {
             break;
         }
-        noted.insert(if name == "authorization" { "Authorization".to_owned() } else { name.to_owned() }, value.to_owned());
+        noted.insert(
+            if name == "authorization" { "Authorization".to_owned() } else { name.to_owned() },
+            value.to_owned(),
+        );
     }
     Cause { request_id: about.request_id.clone(), source_ip: peer.ip().to_string(), headers: noted }
 }

@@ -1,8 +1,10 @@
 //! The store itself: what it keeps, without a word of HTTP.
 
 use crate::ObjectError;
-use crate::db::{Complete, Copy, CopyPart, Database, ListPage, ListQuery, Op, Opened, Outcome, Place, Put, UploadPage, Writer};
 use crate::db::Gauges;
+use crate::db::{
+    Complete, Copy, CopyPart, Database, ListPage, ListQuery, Op, Opened, Outcome, Place, Put, UploadPage, Writer,
+};
 use crate::entry::{Bucket, Conditions, Content, CorsRule, Entry, Headers, Part, Sums, Upload};
 use crate::error::io;
 use crate::files::{Chore, Files, sweep, unlink};
@@ -13,6 +15,7 @@ use crate::outgoing::{cut, md5_of};
 use crate::rules::{EventKind, Rule, Rules};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -78,7 +81,7 @@ impl Store {
         let opened = Opened::open(&database).await?;
         let (boot, swept, garbage) = (opened.boot, opened.swept, opened.garbage.clone());
         let gauges = Arc::new(Gauges { objects: opened.objects.into(), bytes: opened.bytes.into() });
-        let depth = Arc::new(Depth { count: opened.outbox.into(), ..Depth::default() });
+        let depth = Arc::new(Depth::new(opened.outbox.clone()));
         let limits = Arc::new(limits);
         let rules = Arc::new(Rules::default());
         let (janitor, chores) = mpsc::channel();
@@ -96,9 +99,6 @@ impl Store {
         tokio::spawn(clear_away(db.clone(), data.clone(), swept + 1..boot, done));
         start_janitor(data, chores, db.clone())?;
         let outbox = Outbox::new(db.clone(), depth);
-        if outbox.depth() > 0 {
-            outbox.release(&[]);
-        }
         Ok(Self { db, files, limits, rules, outbox, gauges, sent: Arc::default(), swept: watching })
     }
 
@@ -118,6 +118,11 @@ impl Store {
     /// that no rule matches when it is made is never told.
     pub fn set_rules(&self, bucket: &str, rules: Vec<Rule>) {
         self.rules.set(bucket, rules);
+    }
+
+    /// As [`Store::set_rules`] for every bucket at once: a bucket that is not named has none.
+    pub fn set_all_rules(&self, rules: HashMap<String, Vec<Rule>>) {
+        self.rules.set_all(rules);
     }
 
     /// The notices of changes.
@@ -296,7 +301,8 @@ impl Store {
                 let bytes = bytes.slice(at(range.start)..at(range.end));
                 let stated = Some(bytes.len() as u64);
                 let body = Some(body_of(bytes));
-                let body = PutBody { body, stated, md5: None, wanted: Wanted::default(), claimed: Box::new(Sums::default) };
+                let body =
+                    PutBody { body, stated, md5: None, wanted: Wanted::default(), claimed: Box::new(Sums::default) };
                 return self.put_part(place, upload, number, body).await;
             }
         };

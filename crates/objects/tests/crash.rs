@@ -16,7 +16,8 @@ fn rule(id: &str, event: &str, prefix: &str, suffix: &str) -> Rule {
 #[tokio::test]
 async fn changes_are_told_at_least_once() {
     let dir = tempfile::tempdir().unwrap();
-    let rules = || vec![rule("made", "cos:ObjectCreated:*", "in/", ""), rule("gone", "cos:ObjectRemove:Delete", "", ".txt")];
+    let rules =
+        || vec![rule("made", "cos:ObjectCreated:*", "in/", ""), rule("gone", "cos:ObjectRemove:Delete", "", ".txt")];
     let scene = Scene::open(dir.path(), limits()).await;
     scene.store().set_rules(BUCKET, rules());
     scene.make_bucket().await;
@@ -29,8 +30,7 @@ async fn changes_are_told_at_least_once() {
     let notices = outbox.next(10).await.unwrap();
     let told: Vec<_> = notices.iter().map(|n| (n.rule.as_str(), n.kind, n.key.as_str(), n.size)).collect();
     assert_eq!(told, [("made", EventKind::Put, "in/a.txt", 2), ("gone", EventKind::Delete, "in/a.txt", 2)]);
-    let target =
-        EventTarget { region: "ap-x", app_id: "1", namespace: "default", function: "f", qualifier: "$LATEST" };
+    let target = EventTarget { region: "ap-x", app_id: "1", namespace: "default", function: "f", qualifier: "$LATEST" };
     let event = cos_event(&notices[0], &target).to_string();
     assert!(event.contains("\"x-cos-meta-who\":\"me\"") && event.contains("/1250000000/b/in/a.txt"), "{event}");
     assert!(event.contains("q-ak=AKIDtest") && !event.contains("q-signature"), "{event}");
@@ -56,7 +56,9 @@ async fn changes_are_told_at_least_once() {
 /// The child of the test below: puts objects until it is killed, and says which are acknowledged.
 #[tokio::test]
 async fn child_that_is_killed() {
-    let (Some(root), Some(run)) = (std::env::var_os("OBJECTS_CHILD"), std::env::var("OBJECTS_RUN").ok()) else { return };
+    let (Some(root), Some(run)) = (std::env::var_os("OBJECTS_CHILD"), std::env::var("OBJECTS_RUN").ok()) else {
+        return;
+    };
     let scene = Scene::open(root.as_ref(), limits()).await;
     scene.store().set_rules(BUCKET, vec![rule("r", "cos:ObjectCreated:*", "", "")]);
     let _ = scene.ask("PUT", &format!("/{BUCKET}"), &[], &[], "").await;
@@ -119,7 +121,8 @@ async fn a_killed_store_has_all_that_was_acknowledged_and_no_halves() {
             }
         }
         assert_eq!(scene.store().scrub().await.unwrap(), 0);
-        let told: HashSet<String> = scene.store().outbox().next(100_000).await.unwrap().into_iter().map(|n| n.key).collect();
+        let told: HashSet<String> =
+            scene.store().outbox().next(100_000).await.unwrap().into_iter().map(|n| n.key).collect();
         for line in &acknowledged {
             assert!(told.contains(line.split_once(' ').unwrap().0), "nobody was told of {line}");
         }

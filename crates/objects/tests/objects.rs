@@ -3,8 +3,8 @@
 mod support;
 
 use http_body_util::BodyExt;
-use md5::{Digest, Md5};
 use mayfly_objects::Body;
+use md5::{Digest, Md5};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use support::{BUCKET, Scene, answered, eventually, files, limits, noise, signature};
@@ -20,10 +20,18 @@ async fn objects_come_back_as_they_were_put() {
     scene.put("k", "x").await.fails(404, "NoSuchBucket");
     scene.make_bucket().await;
     scene.ask("PUT", &format!("/{BUCKET}"), &[], &[], "").await.fails(409, "BucketAlreadyOwnedByYou");
-    for (key, len) in [("empty", 0), ("small", 10), ("edge", 8192), ("file", 8193), ("größer/ a+b", 3 << 20), ("../../up", 9000)] {
+    for (key, len) in
+        [("empty", 0), ("small", 10), ("edge", 8192), ("file", 8193), ("größer/ a+b", 3 << 20), ("../../up", 9000)]
+    {
         let bytes = noise(len, 7);
         let put = scene
-            .ask("PUT", &format!("/{BUCKET}/{key}"), &[], &[("x-cos-meta-who", "me"), ("content-type", "a/b")], bytes.clone())
+            .ask(
+                "PUT",
+                &format!("/{BUCKET}/{key}"),
+                &[],
+                &[("x-cos-meta-who", "me"), ("content-type", "a/b")],
+                bytes.clone(),
+            )
             .await
             .ok();
         assert_eq!(put.etag(), md5(&bytes), "{key}");
@@ -41,7 +49,10 @@ async fn objects_come_back_as_they_were_put() {
             let tail = scene.ask("GET", &format!("/{BUCKET}/{key}"), &[], &[("range", "bytes=-3")], "").await;
             assert_eq!(&tail.body[..], &bytes[len - 3..], "{key}");
             let beyond = format!("bytes={len}-");
-            scene.ask("GET", &format!("/{BUCKET}/{key}"), &[], &[("range", &beyond)], "").await.fails(416, "InvalidRange");
+            scene
+                .ask("GET", &format!("/{BUCKET}/{key}"), &[], &[("range", &beyond)], "")
+                .await
+                .fails(416, "InvalidRange");
         }
     }
     // Nothing is outside of the store's folder, and keys are not names of files.
@@ -103,7 +114,9 @@ async fn objects_are_put_in_parts_and_copied_without_their_bytes() {
     let headers = [("x-cos-copy-source", &*source), ("x-cos-copy-source-range", "bytes=1000000-1100000")];
     let etag = scene.ask("PUT", &path, &query, &headers, "").await.ok().tag("ETag").replace("&quot;", "");
     assert_eq!(etag.trim_matches('"'), md5(&all[1_000_000..=1_100_000]));
-    let document = format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>");
+    let document = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
     scene.ask("POST", &path, &[("uploadId", &id)], &[], document).await.ok();
     scene.ask("DELETE", &copied, &[], &[], "").await.ok();
     assert_eq!(&scene.get("cut").await.ok().body[..], &all[1_000_000..=1_100_000]);
@@ -139,7 +152,9 @@ async fn lists_show_every_key_once_whatever_their_pages() {
     for key in &keys {
         scene.put(key, "").await.ok();
     }
-    for (prefix, delimiter, size) in [("", "", 5), ("b/", "", 3), ("", "/", 1), ("b/", "/", 2), ("z/", "/", 4), ("no", "/", 4)] {
+    for (prefix, delimiter, size) in
+        [("", "", 5), ("b/", "", 3), ("", "/", 1), ("b/", "/", 2), ("z/", "/", 4), ("no", "/", 4)]
+    {
         let mut expected: Vec<String> = keys
             .iter()
             .filter_map(|key| {
@@ -155,9 +170,11 @@ async fn lists_show_every_key_once_whatever_their_pages() {
             let query = [("prefix", prefix), ("delimiter", delimiter), ("marker", &*marker), ("max-keys", &*size_text)];
             let page = scene.ask("GET", &format!("/{BUCKET}"), &query, &[], "").await.ok();
             // The first prefix is the query's own.
-            let shown: Vec<String> = page.tags("Key").into_iter().chain(page.tags("CommonPrefixes").iter().map(|p| {
-                p.replace("<Prefix>", "").replace("</Prefix>", "")
-            })).collect();
+            let shown: Vec<String> = page
+                .tags("Key")
+                .into_iter()
+                .chain(page.tags("CommonPrefixes").iter().map(|p| p.replace("<Prefix>", "").replace("</Prefix>", "")))
+                .collect();
             assert!(shown.len() <= size);
             found.extend(shown);
             if page.tag("IsTruncated") != "true" {
@@ -199,9 +216,17 @@ async fn conditions_hold_for_reads_and_writes() {
     // Of many that would make the same object, one does.
     let mut tries = Vec::new();
     for n in 0..16 {
-        let request = Scene::request("PUT", &format!("/{BUCKET}/once"), &[], &[("if-none-match", "*")], support::whole(n.to_string()));
+        let request = Scene::request(
+            "PUT",
+            &format!("/{BUCKET}/once"),
+            &[],
+            &[("if-none-match", "*")],
+            support::whole(n.to_string()),
+        );
         let objects = scene.objects.clone();
-        tries.push(tokio::spawn(async move { objects.call(request, ([127, 0, 0, 1], 1).into()).await.status().as_u16() }));
+        tries.push(tokio::spawn(
+            async move { objects.call(request, ([127, 0, 0, 1], 1).into()).await.status().as_u16() },
+        ));
     }
     let mut made = 0;
     for done in tries {
@@ -257,7 +282,10 @@ impl http_body::Body for Broken {
     type Data = bytes::Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(http_body::Frame::data(first.into())))),
             None if self.hangs => Poll::Pending,
@@ -302,7 +330,8 @@ async fn a_reader_reads_on_what_is_replaced() {
     scene.make_bucket().await;
     let old = noise(2 << 20, 1);
     scene.put("k", old.clone()).await.ok();
-    let mut reading = scene.raw(Scene::request("GET", &format!("/{BUCKET}/k"), &[], &[], Body::default())).await.into_body();
+    let mut reading =
+        scene.raw(Scene::request("GET", &format!("/{BUCKET}/k"), &[], &[], Body::default())).await.into_body();
     let mut found = reading.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
     scene.put("k", noise(2 << 20, 2)).await.ok();
     scene.put("k", "short").await.ok();

@@ -81,6 +81,11 @@ struct ApiLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ActionLabels {
     action: String,
 }
@@ -175,6 +180,9 @@ struct Series {
     forecast_hits: Family<FunctionLabels, Counter>,
     forecast_misses: Family<FunctionLabels, Counter>,
     forecast_idle: Family<FunctionLabels, Counter<f64, AtomicU64>>,
+    trigger_lag: Family<FunctionLabels, Gauge>,
+    trigger_lag_age: Family<FunctionLabels, Gauge<f64, AtomicU64>>,
+    trigger_events: Family<ResultLabels, Counter>,
     instances: Family<InstanceLabels, Gauge>,
     memory: Family<MemoryLabels, Gauge>,
     api_calls: Family<ApiLabels, Counter>,
@@ -217,6 +225,9 @@ impl Series {
         registry.register("forecast_hits", "Instances that were needed in a minute and warm when it began", self.forecast_hits.clone());
         registry.register("forecast_misses", "Instances that were needed in a minute and not warm when it began: cold starts", self.forecast_misses.clone());
         registry.register("forecast_idle_gigabyte_seconds", "Memory-time that was held for nothing", self.forecast_idle.clone());
+        registry.register("trigger_lag", "Events that triggers have not handed in yet", self.trigger_lag.clone());
+        registry.register_with_unit("trigger_lag_age", "Age of the oldest of these events", Unit::Seconds, self.trigger_lag_age.clone());
+        registry.register("trigger_events", "Events of triggers: handed in; postponed (attempts); dropped, since they would never be taken; missed ticks", self.trigger_events.clone());
         registry.register("instances", "Instances, by runtime and state", self.instances.clone());
         registry.register_with_unit("memory", "Memory in use, promised and allowed", Unit::Bytes, self.memory.clone());
         registry.register("api_calls", "Calls of the control API, by action and error code (OK: none)", self.api_calls.clone());
@@ -323,6 +334,14 @@ impl Metrics {
         self.inner.series.instances.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Sets how many events of triggers came to which end since the start.
+    pub fn set_trigger_events(&self, results: [(&'static str, u64); 4]) {
+        for (result, count) in results {
+            let counter = self.inner.series.trigger_events.get_or_create(&ResultLabels { result });
+            counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     /// Sets a memory gauge, in bytes.
     pub fn set_memory(&self, of: MemoryOf, bytes: u64) {
         let labels = MemoryLabels { of: of.as_str() };
@@ -425,6 +444,13 @@ impl FunctionMetrics {
         self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Sets how many events its triggers have not handed in, and the age of the oldest, in milliseconds.
+    pub fn set_trigger_lag(&self, events: u64, oldest_ms: u64) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.series.trigger_lag.get_or_create(&self.labels).set(events);
+        self.series.trigger_lag_age.get_or_create(&self.labels).set(oldest_ms as f64 / 1000.0);
+    }
+
     /// Sets how many instances are to be warm by the forecast, and counts what became of those that were. Times are in GB·s.
     pub fn forecast(&self, warm: u32, hits: u64, misses: u64, idle_gb_seconds: f64) {
         let series = &self.series;
@@ -455,6 +481,8 @@ impl FunctionMetrics {
         series.throttles.remove(&self.labels);
         series.concurrency.remove(&self.labels);
         series.waiting.remove(&self.labels);
+        series.trigger_lag.remove(&self.labels);
+        series.trigger_lag_age.remove(&self.labels);
         series.forecast_warm.remove(&self.labels);
         series.forecast_hits.remove(&self.labels);
         series.forecast_misses.remove(&self.labels);

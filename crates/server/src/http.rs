@@ -14,7 +14,9 @@ use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{InstanceState, MemoryOf};
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
-use std::collections::HashMap;
+use mayfly_triggers::Engine;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -31,8 +33,25 @@ pub struct Front {
     ceiling_mb: u64,
     urls: Urls,
     objects: Option<Arc<Objects>>,
+    triggers: Arc<Engine>,
+    /// Functions whose triggers' lag was shown.
+    lagging: Mutex<HashSet<(String, String)>>,
     draining: AtomicBool,
     main: tokio::runtime::Handle,
+}
+
+/// What a front door leads to.
+pub struct FrontParts {
+    pub control: Control,
+    pub backend: ProcessBackend,
+    pub node: Node,
+    pub metrics: Metrics,
+    /// Memory that instances may have, in MB.
+    pub ceiling_mb: u64,
+    pub urls: Urls,
+    pub triggers: Arc<Engine>,
+    /// The object store, if there is one.
+    pub objects: Option<Arc<Objects>>,
 }
 
 /// Answers requests for the API.
@@ -82,20 +101,24 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
-    pub fn new(
-        control: Control,
-        backend: ProcessBackend,
-        node: Node,
-        metrics: Metrics,
-        keys: &Keys,
-        ceiling_mb: u64,
-        urls: Urls,
-        objects: Option<Arc<Objects>>,
-    ) -> Self {
+    pub fn new(parts: FrontParts, keys: &Keys) -> Self {
+        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, triggers, objects } = parts;
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let api = Arc::new(Api { control, metrics, verifier: Verifier::new(&["scf"]), credentials });
         let main = tokio::runtime::Handle::current();
-        Self { api, backend, node, ceiling_mb, urls, objects, draining: AtomicBool::new(false), main }
+        let lagging = Mutex::default();
+        Self {
+            api,
+            backend,
+            node,
+            ceiling_mb,
+            urls,
+            triggers,
+            objects,
+            lagging,
+            draining: AtomicBool::new(false),
+            main,
+        }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -152,6 +175,7 @@ impl Front {
         if let Some(objects) = &self.objects {
             crate::objects::measure(objects, &self.api.metrics);
         }
+        crate::triggers::measure(&self.triggers, &self.api.metrics, &mut self.lagging.lock());
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
         if let Some(bytes) = self.backend.memory_bytes() {
             self.api.metrics.set_memory(MemoryOf::Instances, bytes);

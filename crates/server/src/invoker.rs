@@ -15,7 +15,7 @@ use mayfly_node::{Invocation, Node};
 use mayfly_observe::{FunctionMetrics, Metrics};
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Runs invocations on a node.
 pub struct NodeInvoker {
@@ -25,6 +25,7 @@ pub struct NodeInvoker {
     replaced: Mutex<HashSet<String>>,
     orders: Orders,
     memory: Arc<Memory>,
+    triggers_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What is kept with each version: found once, used on each call.
@@ -36,7 +37,19 @@ struct Attachment {
 impl NodeInvoker {
     /// An invoker over `node`.
     pub fn new(node: Node, metrics: Metrics, memory: Arc<Memory>) -> Self {
-        Self { node, metrics, replaced: Mutex::default(), orders: Orders::default(), memory }
+        Self {
+            node,
+            metrics,
+            replaced: Mutex::default(),
+            orders: Orders::default(),
+            memory,
+            triggers_changed: OnceLock::new(),
+        }
+    }
+
+    /// Who hears, from now on, that triggers have changed; must not block. Only the first is told.
+    pub fn on_triggers(&self, changed: impl Fn() + Send + Sync + 'static) {
+        let _ = self.triggers_changed.set(Box::new(changed));
     }
 
     fn attach(&self, target: &RouteTarget) -> Arc<Attachment> {
@@ -151,6 +164,11 @@ impl Invoker for NodeInvoker {
             }
             RouteChange::Quota { function_id, reserved_mb } => self.node.set_reserved(function_id, *reserved_mb),
             RouteChange::Provisioned { target, order } => self.provision(target, order.clone()),
+            RouteChange::Triggers => {
+                if let Some(changed) = self.triggers_changed.get() {
+                    changed();
+                }
+            }
             RouteChange::Scaling { main, scaling } => self.scale(main, *scaling),
             RouteChange::Added { target } => {
                 if self.node.parks() {

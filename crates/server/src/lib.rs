@@ -13,6 +13,7 @@ mod prepare;
 mod provisioned;
 mod runtimes;
 mod tls;
+mod triggers;
 mod url;
 
 pub use data::Keys;
@@ -25,7 +26,7 @@ use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_base::{EventLoops, SystemClock};
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
-use mayfly_model::{RuntimeId, limits};
+use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
 use mayfly_objects::{Objects, Store};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
@@ -34,6 +35,7 @@ use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
 use mayfly_sign::Credential;
 use mayfly_store::{CodeCache, EventLimits, FileBlobs, SqliteEvents, SqliteMeta};
+use mayfly_triggers::Source;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -171,7 +173,17 @@ impl Platform {
             installer: install::installer(&backend, &options, data.path("installs"))?,
             clock: Arc::new(SystemClock),
         };
+        let objects = match &objects_gateway {
+            Some(_) => Some(Arc::new(open_objects(&data, &options, &keys).await?)),
+            None => None,
+        };
+        let mut sources: HashMap<TriggerKind, Arc<dyn Source>> = HashMap::new();
+        if let Some(objects) = &objects {
+            let buckets = objects::Buckets::new(objects.store().clone(), &options);
+            sources.insert(TriggerKind::Cos, Arc::new(buckets));
+        }
         let control_options = ControlOptions {
+            trigger_kinds: sources.keys().copied().chain([TriggerKind::Timer]).collect(),
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
@@ -189,6 +201,14 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
+        let triggers = triggers::engine(&data, &control, sources).await?;
+        // The invoker is a part of the control API: what it holds must not hold that.
+        let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
+        invoker.on_triggers(move || {
+            if let (Some(engine), Some(control)) = (engine.upgrade(), listening.upgrade()) {
+                engine.set(|| triggers::bindings(&control));
+            }
+        });
 
         let shutdown = Shutdown::new();
         let mut tasks = Vec::new();
@@ -200,21 +220,18 @@ impl Platform {
         let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
         let tls_port = tls_address.map(|address| address.port());
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
-        let objects = match &objects_gateway {
-            Some(_) => Some(Arc::new(open_objects(&data, &options, &keys).await?)),
-            None => None,
-        };
         let objects_address = objects_gateway.as_ref().map(Gateway::local_addr);
-        let service = Arc::new(http::Front::new(
-            control.clone(),
-            backend.clone(),
-            node.clone(),
-            metrics.clone(),
-            &keys,
-            ceiling(&options),
+        let front = http::FrontParts {
+            control: control.clone(),
+            backend: backend.clone(),
+            node: node.clone(),
+            metrics: metrics.clone(),
+            ceiling_mb: ceiling(&options),
             urls,
-            objects.clone(),
-        ));
+            triggers: Arc::clone(&triggers),
+            objects: objects.clone(),
+        };
+        let service = Arc::new(http::Front::new(front, &keys));
         let ahead = ahead::Ahead {
             memory,
             node: node.clone(),
@@ -228,6 +245,8 @@ impl Platform {
         tasks.push(tokio::spawn(ahead.run(options.forecast, options.keep_alive_s, shutdown.child())));
         let (events, stop) = (control.clone(), shutdown.child());
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
+        let stop = shutdown.child();
+        tasks.push(tokio::spawn(async move { triggers.run(stop).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
         let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {
@@ -242,7 +261,10 @@ impl Platform {
             tasks.push(tokio::spawn(async move {
                 let drained = gateway.run(Arc::new(door), stop, on_loops).await;
                 if drained.cut > 0 {
-                    tracing::warn!(cut = drained.cut, "requests for objects were not done when the drain time was over");
+                    tracing::warn!(
+                        cut = drained.cut,
+                        "requests for objects were not done when the drain time was over"
+                    );
                 }
             }));
             let (store, stop) = (objects.store().clone(), shutdown.child());
@@ -330,9 +352,8 @@ impl Platform {
 
 /// The object store, for whoever has the root keys.
 async fn open_objects(data: &DataDir, options: &PlatformOptions, keys: &Keys) -> Result<Objects> {
-    let store = Store::open(&data.path("objects"), mayfly_objects::Limits::default())
-        .await
-        .context("open the object store")?;
+    let store =
+        Store::open(&data.path("objects"), mayfly_objects::Limits::default()).await.context("open the object store")?;
     let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
     let settings = mayfly_objects::Settings {
         region: options.region.clone(),

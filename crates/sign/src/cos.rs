@@ -72,7 +72,9 @@ pub enum CosSignError {
     #[error("the signature has expired or is not valid yet; check the clock, or sign again")]
     Expired,
     /// It does not match.
-    #[error("the signature does not match: check the secret key, and that host, path and signed headers reach the server as they were signed")]
+    #[error(
+        "the signature does not match: check the secret key, and that host, path and signed headers reach the server as they were signed"
+    )]
     Mismatch,
     /// The temporary key's token is missing, wrong or over.
     #[error("the security token is missing, wrong or has expired")]
@@ -81,7 +83,8 @@ pub enum CosSignError {
 
 /// Whether a request says that it is signed in COS's way.
 pub fn is_cos_signed(authorization: Option<&[u8]>, query: &str) -> bool {
-    authorization.is_some_and(|a| a.trim_ascii_start().starts_with(b"q-sign-algorithm")) || query.contains("q-sign-algorithm=")
+    authorization.is_some_and(|a| a.trim_ascii_start().starts_with(b"q-sign-algorithm"))
+        || query.contains("q-sign-algorithm=")
 }
 
 /// Decides whether `request` is signed by one of `credentials` at `now_ms` (milliseconds since the Unix epoch).
@@ -162,7 +165,12 @@ pub fn verify_cos(
     let name = "x-cos-security-token";
     let in_query = sent.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_bytes());
     check_session_token(&credential, (request.header)(name).or(in_query), now_ms)?;
-    Ok(CosVerified { secret_id: id.into_owned(), presigned, params: listed, headers: headers.iter().map(|h| h.to_ascii_lowercase()).collect() })
+    Ok(CosVerified {
+        secret_id: id.into_owned(),
+        presigned,
+        params: listed,
+        headers: headers.iter().map(|h| h.to_ascii_lowercase()).collect(),
+    })
 }
 
 /// Holds a temporary key against the session token that came with a request; a permanent one is always fine.

@@ -28,20 +28,35 @@ fn a_signature_of_the_python_sdk_is_verified() {
     assert_eq!(verified.secret_id, "AKIDtest");
     assert!(!verified.presigned && verified.covers("uploadid") && verified.covers_header("x-cos-meta-who"));
     let changed = [headers[0], ("x-cos-meta-who", "you"), headers[2], headers[3]];
-    assert_eq!(verify("PUT", "/a%20b/%C3%BC.txt", "partNumber=1&uploadId=A%2FB", &changed).unwrap_err(), CosSignError::Mismatch);
+    assert_eq!(
+        verify("PUT", "/a%20b/%C3%BC.txt", "partNumber=1&uploadId=A%2FB", &changed).unwrap_err(),
+        CosSignError::Mismatch
+    );
     for (method, path, query) in [
         ("GET", "/a%20b/%C3%BC.txt", "partNumber=1&uploadId=A%2FB"),
         ("PUT", "/a%20b/u.txt", "partNumber=1&uploadId=A%2FB"),
         ("PUT", "/a%20b/%C3%BC.txt", "partNumber=2&uploadId=A%2FB"),
         ("PUT", "/a%20b/%C3%BC.txt", "partNumber=1"),
     ] {
-        assert_eq!(verify(method, path, query, &headers).unwrap_err(), CosSignError::Mismatch, "{method} {path} {query}");
+        assert_eq!(
+            verify(method, path, query, &headers).unwrap_err(),
+            CosSignError::Mismatch,
+            "{method} {path} {query}"
+        );
     }
 }
 
 fn signed(id: &str, span_s: (u64, u64)) -> String {
     let (params, headers) = ([("prefix", "a/b")], [("host", "127.0.0.1")]);
-    sign_cos(&CosToSign { secret_id: id, secret_key: "secret", span_s, method: "GET", path: "/", params: &params, headers: &headers })
+    sign_cos(&CosToSign {
+        secret_id: id,
+        secret_key: "secret",
+        span_s,
+        method: "GET",
+        path: "/",
+        params: &params,
+        headers: &headers,
+    })
 }
 
 #[test]

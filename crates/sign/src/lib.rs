@@ -31,7 +31,10 @@ mod tc3;
 mod v1;
 mod verify;
 
-pub use cos::{COS_SKEW_S, CosRequest, CosSignError, CosToSign, CosVerified, check_session_token, is_cos_signed, sign_cos, verify_cos};
+pub use cos::{
+    COS_SKEW_S, CosRequest, CosSignError, CosToSign, CosVerified, check_session_token, is_cos_signed, sign_cos,
+    verify_cos,
+};
 pub use credential::{Credential, CredentialSource};
 pub use date::utc_date;
 pub use error::SignError;

@@ -1,6 +1,7 @@
 //! Aliases: names that lead to one version, or to several by weight and rule.
 
 use super::common::{Page, description, filled, find, function_name, namespace, version_text};
+use super::triggers::leading_here;
 use super::{Answer, Cx, Run};
 use crate::api::requests::{CreateAlias, DeleteAlias, GetAlias, ListAliases, RoutingConfig, UpdateAlias};
 use crate::api::time;
@@ -185,10 +186,9 @@ impl Run for DeleteAlias {
         }
         catalogue
             .change_existing(&namespace, &function, |state| {
-                if let Some(url) = state.record.urls.iter().find(|url| url.qualifier == name.as_str()) {
+                if let Some(trigger) = leading_here(&state.record, name.as_str()) {
                     let message = format!(
-                        "The alias `{name}` cannot be deleted: the trigger `{}` leads to it. Delete that first.",
-                        clip(&url.trigger)
+                        "The alias `{name}` cannot be deleted: the trigger {trigger} leads to it. Delete that first."
                     );
                     return Err(ApiError::new("FailedOperation.DeleteAlias", message));
                 }

@@ -44,6 +44,7 @@ fn new_function(
         reserved_mb: None,
         tags,
         urls: Vec::new(),
+        triggers: Vec::new(),
         provisioned: Vec::new(),
         events: EventPolicy::default(),
         scaling: ScalingConfig::default(),

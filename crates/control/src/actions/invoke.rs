@@ -243,6 +243,7 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
             qualifier: input.qualifier.into_owned(),
             routing_key: input.routing_key,
             event: input.event,
+            source: String::new(),
             accepted_ms: cx.control.clock.now_ms(),
         };
         cx.control.events.accept(request_id, event).await?;

@@ -1,6 +1,7 @@
 //! What the actions do. One file for each group; each action is one `Run` implementation.
 
 pub(crate) mod aliases;
+pub(crate) mod bound;
 pub(crate) mod certificates;
 pub(crate) mod common;
 pub(crate) mod config;
@@ -166,6 +167,7 @@ actions! {
         UpdateTrigger,
         UpdateTriggerStatus,
         ListTriggers,
+        GetTrigger,
         UpdateFunctionEventInvokeConfig,
         GetFunctionEventInvokeConfig,
         CreateCustomDomain,

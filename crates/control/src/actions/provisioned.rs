@@ -7,8 +7,9 @@ use crate::api::requests::{
 };
 use crate::catalogue::{FunctionEntry, FunctionState, clip, no_version};
 use crate::ports::ProvisionedState;
-use crate::provisioned::{ProvisionedOrder, ScheduleError, next_firing_ms, parse_schedule};
+use crate::provisioned::{ProvisionedOrder, parse_schedule};
 use async_trait::async_trait;
+use mayfly_base::schedule::ScheduleError;
 use mayfly_model::{ApiError, ProvisionedAction, ProvisionedAmount, ProvisionedConfig, Qualifier};
 use mayfly_plan::scale::provisioned;
 use serde_json::{Value, json};
@@ -123,11 +124,11 @@ fn actions(given: Vec<TriggerAction>, now_ms: u64) -> Result<Vec<ProvisionedActi
 }
 
 fn check_schedule(text: &str, now_ms: u64) -> Result<(), ApiError> {
-    let checked = parse_schedule(text).and_then(|cron| next_firing_ms(&cron, now_ms).ok_or(ScheduleError::Past));
+    let checked = parse_schedule(text).and_then(|cron| cron.next_after_ms(now_ms).ok_or(ScheduleError::Past));
     checked.map(drop).map_err(|error| {
         let code = match error {
             ScheduleError::TooOften => "InvalidParameterValue.TriggerCronConfigTimeInterval",
-            ScheduleError::Malformed(_) | ScheduleError::Past => "InvalidParameterValue.TriggerCronConfig",
+            _ => "InvalidParameterValue.TriggerCronConfig",
         };
         ApiError::new(code, format!("`TriggerCronConfig` `{}` {error}.", clip(text)))
     })

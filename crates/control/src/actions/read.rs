@@ -52,11 +52,7 @@ impl Run for GetFunction {
             && !super::common::switch(&self.show_triggers, "ShowTriggers")?
         {
             true => json!([]),
-            false => {
-                let wanted = filled(&self.qualifier);
-                let urls = record.urls.iter().filter(|url| wanted.is_none_or(|q| url.qualifier == q));
-                urls.map(|url| triggers::show(cx, record, url)).collect()
-            }
+            false => triggers::show_all(cx, record, filled(&self.qualifier)),
         };
         let kept = |field: &str, default: &str| config.shown_only.get(field).cloned().unwrap_or_else(|| json!(default));
         let switch = |on: bool| if on { "ENABLE" } else { "DISABLE" };

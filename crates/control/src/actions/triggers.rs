@@ -1,13 +1,15 @@
-//! Triggers. The one type that is built is `http`: the URL of a version or an alias.
+//! Triggers: the URLs of versions and aliases (type `http`), and, in [`bound`](super::bound), what hands events to functions.
 
 use super::common::{Page, ascending, contains, description, filled, find, function_name, namespace, order_by};
 use super::domains::leading_to;
-use super::{Answer, Cx, Run, trigger_desc};
-use crate::api::requests::{CreateTrigger, DeleteTrigger, Filter, ListTriggers, UpdateTrigger, UpdateTriggerStatus};
+use super::{Answer, Cx, Run, bound, trigger_desc};
+use crate::api::requests::{
+    CreateTrigger, DeleteTrigger, Filter, GetTrigger, ListTriggers, UpdateTrigger, UpdateTriggerStatus,
+};
 use crate::api::time;
 use crate::catalogue::{FunctionState, Next, clip, no_version};
 use async_trait::async_trait;
-use mayfly_model::{ApiError, FunctionName, FunctionRecord, Qualifier, UrlConfig};
+use mayfly_model::{ApiError, FunctionName, FunctionRecord, Qualifier, TriggerConfig, TriggerKind, UrlConfig};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -19,8 +21,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// Longest `CustomArgument`, in bytes.
 const ARGUMENT_BYTES_MAX: usize = 4096;
 /// Types of triggers that SCF has and this platform does not.
-const NOT_BUILT: [&str; 13] =
-    ["timer", "cos", "ckafka", "cls", "cmq", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
+const NOT_BUILT: [&str; 10] = ["ckafka", "cls", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
 
 /// A function's URL on `host`; `$DEFAULT` needs no mention.
 pub fn url(scheme: &str, host: &str, namespace: &str, function: &str, qualifier: &str) -> String {
@@ -61,25 +62,37 @@ pub fn show(cx: Cx<'_>, record: &FunctionRecord, config: &UrlConfig) -> Value {
     })
 }
 
+/// What a `Type` means here.
+enum Kind {
+    /// `http`.
+    Url,
+    /// One that hands over events.
+    Bound(TriggerKind),
+}
+
 /// `Type`. Errors: `UnsupportedOperation.Trigger` for types that are not built, `InvalidParameterValue.Type` for others.
-fn check_type(text: &str) -> Result<(), ApiError> {
+fn kind(text: &str) -> Result<Kind, ApiError> {
     if text.eq_ignore_ascii_case("http") {
-        return Ok(());
+        return Ok(Kind::Url);
     }
+    if let Some(kind) = TriggerKind::parse(text) {
+        return Ok(Kind::Bound(kind));
+    }
+    let built = || TriggerKind::ALL.iter().map(|kind| format!(", `{kind}`")).collect::<String>();
     match NOT_BUILT.iter().find(|name| name.eq_ignore_ascii_case(text)) {
         Some(name) => Err(ApiError::new(
             "UnsupportedOperation.Trigger",
-            format!("Triggers of type `{name}` are not built yet; this platform has those of type `http`."),
+            format!("Triggers of type `{name}` are not built yet; this platform has `http`{}.", built()),
         )),
         None => {
-            let message = format!("There is no trigger type `{}`; there is `http`.", clip(text));
+            let message = format!("There is no trigger type `{}`; there are `http`{}.", clip(text), built());
             Err(ApiError::new("InvalidParameterValue.Type", message))
         }
     }
 }
 
 /// `TriggerName`. Errors: `InvalidParameterValue.TriggerName`.
-fn trigger_name(text: String) -> Result<String, ApiError> {
+pub fn trigger_name(text: String) -> Result<String, ApiError> {
     if text.trim().is_empty() || text.chars().nth(NAME_CHARS_MAX).is_some() || text.chars().any(char::is_control) {
         let message = format!("`TriggerName` has 1 to {NAME_CHARS_MAX} characters, and no control characters.");
         return Err(ApiError::new("InvalidParameterValue.TriggerName", message));
@@ -88,7 +101,7 @@ fn trigger_name(text: String) -> Result<String, ApiError> {
 }
 
 /// `Enable`. Errors: `InvalidParameterValue.Enable`.
-fn enable(text: &str) -> Result<bool, ApiError> {
+pub fn enable(text: &str) -> Result<bool, ApiError> {
     match text {
         t if t.eq_ignore_ascii_case("open") => Ok(true),
         t if t.eq_ignore_ascii_case("close") => Ok(false),
@@ -100,7 +113,7 @@ fn enable(text: &str) -> Result<bool, ApiError> {
 }
 
 /// `CustomArgument`. Errors: `InvalidParameterValue.CustomArgument`.
-fn argument(text: Option<String>) -> Result<Option<String>, ApiError> {
+pub fn argument(text: Option<String>) -> Result<Option<String>, ApiError> {
     match text {
         Some(text) if text.len() > ARGUMENT_BYTES_MAX => Err(ApiError::new(
             "InvalidParameterValue.CustomArgument",
@@ -125,7 +138,7 @@ fn place(state: &FunctionState, name: &str, qualifier: Option<&str>) -> Result<u
 }
 
 /// The version or alias of a new trigger, as text that can be compared. Errors: `ResourceNotFound.Qualifier`.
-fn existing_qualifier(state: &FunctionState, function: &FunctionName, text: &str) -> Result<String, ApiError> {
+pub fn existing_qualifier(state: &FunctionState, function: &FunctionName, text: &str) -> Result<String, ApiError> {
     let missing = || no_version("ResourceNotFound.Qualifier", function.as_str(), text);
     let qualifier = Qualifier::parse(text).map_err(|_| missing())?;
     let exists = match &qualifier {
@@ -159,7 +172,9 @@ async fn change(
 impl Run for CreateTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
-        check_type(&self.kind)?;
+        if let Kind::Bound(kind) = kind(&self.kind)? {
+            return bound::create(cx, kind, self).await;
+        }
         let name = trigger_name(self.trigger_name)?;
         let terms = trigger_desc::read(self.trigger_desc.as_deref().unwrap_or_default())?;
         let enabled = filled(&self.enable).map(enable).transpose()?.unwrap_or(true);
@@ -211,7 +226,9 @@ impl Run for CreateTrigger {
 impl Run for DeleteTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
-        check_type(&self.kind)?;
+        if let Kind::Bound(kind) = kind(&self.kind)? {
+            return bound::delete(cx, kind, self).await;
+        }
         let decide = |state: &FunctionState| {
             let at = place(state, &self.trigger_name, filled(&self.qualifier))?;
             let (domains, qualifier) = (cx.control.catalogue.domains(), &state.record.urls[at].qualifier);
@@ -233,7 +250,9 @@ impl Run for DeleteTrigger {
 #[async_trait]
 impl Run for UpdateTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
-        check_type(&self.kind)?;
+        if let Kind::Bound(kind) = kind(&self.kind)? {
+            return bound::update(cx, kind, self).await;
+        }
         let terms = filled(&self.trigger_desc).map(trigger_desc::read).transpose()?;
         let enabled = filled(&self.enable).map(enable).transpose()?;
         let argument = argument(self.custom_argument)?;
@@ -255,7 +274,9 @@ impl Run for UpdateTrigger {
 #[async_trait]
 impl Run for UpdateTriggerStatus {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
-        check_type(&self.kind)?;
+        if let Kind::Bound(kind) = kind(&self.kind)? {
+            return bound::update_status(cx, kind, self).await;
+        }
         let enabled = enable(&self.enable)?;
         let function = (&self.namespace, self.function_name.as_str());
         change(cx, function, (&self.trigger_name, &self.qualifier), |url| {
@@ -271,17 +292,113 @@ impl Run for UpdateTriggerStatus {
     }
 }
 
+/// A trigger of either sort.
+enum Any<'a> {
+    Url(&'a UrlConfig),
+    Bound(&'a TriggerConfig),
+}
+
+impl Any<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Url(url) => &url.trigger,
+            Self::Bound(trigger) => &trigger.name,
+        }
+    }
+
+    fn kind(&self) -> &str {
+        match self {
+            Self::Url(_) => "http",
+            Self::Bound(trigger) => trigger.kind().as_str(),
+        }
+    }
+
+    fn qualifier(&self) -> &str {
+        match self {
+            Self::Url(url) => &url.qualifier,
+            Self::Bound(trigger) => &trigger.qualifier,
+        }
+    }
+
+    fn description(&self) -> &str {
+        match self {
+            Self::Url(url) => &url.description,
+            Self::Bound(trigger) => &trigger.description,
+        }
+    }
+
+    /// When it was created and when it was last changed.
+    fn times(&self) -> (u64, u64) {
+        match self {
+            Self::Url(url) => (url.add_time_ms, url.mod_time_ms),
+            Self::Bound(trigger) => (trigger.add_time_ms, trigger.mod_time_ms),
+        }
+    }
+
+    fn show(&self, cx: Cx<'_>, record: &FunctionRecord) -> Value {
+        match self {
+            Self::Url(url) => show(cx, record, url),
+            Self::Bound(trigger) => bound::show(cx, record, trigger),
+        }
+    }
+
+    /// True when it passes a filter of a name in [`FILTERS`].
+    fn passes(&self, filter: &Filter) -> bool {
+        let any = |value: &str| filter.values.iter().any(|v| v == value);
+        match filter.name.as_str() {
+            "Qualifier" => any(self.qualifier()),
+            "TriggerName" => any(self.name()),
+            "Description" => filter.values.iter().any(|v| contains(self.description(), Some(v))),
+            _ => filter.values.iter().any(|v| v.eq_ignore_ascii_case(self.kind())),
+        }
+    }
+}
+
+/// Every trigger of a function.
+fn all(record: &FunctionRecord) -> impl Iterator<Item = Any<'_>> {
+    record.urls.iter().map(Any::Url).chain(record.triggers.iter().map(Any::Bound))
+}
+
+/// The triggers of a function as GetFunction shows them; `qualifier`: only those of this version or alias.
+pub fn show_all(cx: Cx<'_>, record: &FunctionRecord, qualifier: Option<&str>) -> Value {
+    let wanted = all(record).filter(|trigger| qualifier.is_none_or(|q| trigger.qualifier() == q));
+    wanted.map(|trigger| trigger.show(cx, record)).collect()
+}
+
+/// The first trigger that leads to `qualifier`, in words: what keeps it from being deleted.
+pub fn leading_here(record: &FunctionRecord, qualifier: &str) -> Option<String> {
+    let found = all(record).find(|trigger| trigger.qualifier() == qualifier)?;
+    Some(format!("`{}` (type {})", clip(found.name()), found.kind()))
+}
+
 /// Names that triggers are filtered by.
 const FILTERS: [&str; 4] = ["Qualifier", "TriggerName", "Description", "Type"];
 
-/// True when a trigger passes a filter of a name in [`FILTERS`].
-fn passes(url: &UrlConfig, filter: &Filter) -> bool {
-    let any = |value: &str| filter.values.iter().any(|v| v == value);
-    match filter.name.as_str() {
-        "Qualifier" => any(&url.qualifier),
-        "TriggerName" => any(&url.trigger),
-        "Description" => filter.values.iter().any(|v| contains(&url.description, Some(v))),
-        _ => any("http"),
+#[async_trait]
+impl Run for GetTrigger {
+    async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
+        let kind = match kind(&self.kind)? {
+            Kind::Url => "http",
+            Kind::Bound(kind) => kind.as_str(),
+        };
+        let (_, name, entry) = find(cx.control, &self.namespace, &self.function_name)?;
+        let record = &entry.state.record;
+        let (qualifier, desc) = (filled(&self.qualifier), filled(&self.trigger_desc));
+        let same_desc = |any: &Any<'_>| match (any, desc) {
+            (Any::Bound(trigger), Some(text)) => bound::is_desc(trigger, text),
+            _ => true,
+        };
+        let found = all(record).find(|any| {
+            any.kind() == kind
+                && any.name() == self.trigger_name
+                && qualifier.is_none_or(|q| any.qualifier() == q)
+                && same_desc(any)
+        });
+        let found = found.ok_or_else(|| {
+            let message = format!("Function `{name}` has no trigger `{}` of type {kind}.", clip(&self.trigger_name));
+            ApiError::new("ResourceNotFound.Trigger", message)
+        })?;
+        Ok(Answer::from_iter([("TriggerInfo".to_owned(), found.show(cx, record))]))
     }
 }
 
@@ -302,15 +419,15 @@ impl Run for ListTriggers {
         }
         let (_, _, entry) = find(cx.control, &self.namespace, &self.function_name)?;
         let record = &entry.state.record;
-        let mut found: Vec<_> = record.urls.iter().filter(|url| filters.iter().all(|f| passes(url, f))).collect();
+        let mut found: Vec<_> = all(record).filter(|any| filters.iter().all(|f| any.passes(f))).collect();
         // The name breaks ties, so that pages neither repeat nor skip a trigger.
         found.sort_by(|a, b| {
-            let time = |url: &UrlConfig| if by == "add_time" { url.add_time_ms } else { url.mod_time_ms };
-            let order = time(a).cmp(&time(b)).then_with(|| a.trigger.cmp(&b.trigger));
+            let time = |any: &Any<'_>| if by == "add_time" { any.times().0 } else { any.times().1 };
+            let order = time(a).cmp(&time(b)).then_with(|| (a.name(), a.kind()).cmp(&(b.name(), b.kind())));
             if up { order } else { order.reverse() }
         });
         let total = found.len();
-        let triggers: Value = found[page.of(total)].iter().map(|url| show(cx, record, url)).collect();
+        let triggers: Value = found[page.of(total)].iter().map(|any| any.show(cx, record)).collect();
         Ok(Answer::from_iter([("Triggers".to_owned(), triggers), ("TotalCount".to_owned(), json!(total))]))
     }
 }

@@ -1,6 +1,7 @@
 //! Published versions.
 
 use super::common::{Page, ascending, description, find, function_name, namespace, order_by};
+use super::triggers::leading_here;
 use super::{Answer, Cx, Run};
 use crate::api::requests::{DeleteFunctionVersion, ListVersionByFunction, PublishVersion};
 use crate::api::time;
@@ -58,13 +59,10 @@ pub async fn delete(
                 format!("Version {number} cannot be deleted: the alias `{}` leads to it.", alias.name),
             ));
         }
-        if let Some(url) = state.record.urls.iter().find(|url| url.qualifier == text) {
+        if let Some(trigger) = leading_here(&state.record, &text) {
             return Err(ApiError::new(
                 "FailedOperation.DeleteFunction",
-                format!(
-                    "Version {number} cannot be deleted: the trigger `{}` leads to it. Delete that first.",
-                    clip(&url.trigger)
-                ),
+                format!("Version {number} cannot be deleted: the trigger {trigger} leads to it. Delete that first."),
             ));
         }
         // What was ordered to be kept ready goes with the version.

@@ -19,6 +19,7 @@ pub use urls::UrlRoute;
 
 use crate::ports::{Invoker, RouteChange};
 use crate::provisioned::ProvisionedOrder;
+use crate::triggered::BoundTrigger;
 use arc_swap::ArcSwap;
 use key::{FunctionKey, PairKey, shard_of};
 use mayfly_model::{
@@ -240,6 +241,17 @@ impl Catalogue {
                     let target = entry.published(config.version)?.clone();
                     Some((target, Arc::new(ProvisionedOrder::new(config.clone()))))
                 }));
+            }
+        }
+        found
+    }
+
+    /// Every trigger that hands over events; see [`Control::triggers`](crate::Control::triggers).
+    pub fn triggers(&self) -> Vec<BoundTrigger> {
+        let mut found = Vec::new();
+        for shard in &self.0.shards {
+            for entry in shard.functions.load().values() {
+                found.extend(BoundTrigger::of(&entry.state.record));
             }
         }
         found
@@ -559,6 +571,9 @@ impl Inner {
             for (target, order) in changed_orders(old, new.as_deref()) {
                 self.listener.catalogue_changed(&RouteChange::Provisioned { target, order });
             }
+            if new.is_none() && !old.state.record.triggers.is_empty() {
+                self.listener.catalogue_changed(&RouteChange::Triggers);
+            }
             if new.is_some() && old_mb != new_mb {
                 let function_id = old.state.record.id.clone();
                 self.listener.catalogue_changed(&RouteChange::Quota { function_id, reserved_mb: new_mb });
@@ -569,6 +584,10 @@ impl Inner {
             let before: HashSet<_> = old.iter().flat_map(|e| e.targets()).map(Arc::as_ptr).collect();
             for target in new.targets().filter(|target| !before.contains(&Arc::as_ptr(target))) {
                 self.listener.catalogue_changed(&RouteChange::Added { target: target.clone() });
+            }
+            let triggers = |entry: &Arc<FunctionEntry>| entry.state.record.triggers == new.state.record.triggers;
+            if !old.as_ref().map_or(new.state.record.triggers.is_empty(), triggers) {
+                self.listener.catalogue_changed(&RouteChange::Triggers);
             }
             let scaling = new.state.record.scaling;
             let same = |old: &Arc<FunctionEntry>| {

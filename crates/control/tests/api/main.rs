@@ -1,6 +1,7 @@
 //! The control API as its clients see it, over the stores' fakes.
 
 mod aliases;
+mod bound;
 mod catalogue;
 mod domains;
 mod events;

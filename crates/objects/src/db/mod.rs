@@ -129,23 +129,52 @@ pub(crate) struct Complete {
 pub(crate) enum Op {
     CreateBucket(String),
     DeleteBucket(String),
-    SetCors { bucket: String, rules: Vec<CorsRule> },
+    SetCors {
+        bucket: String,
+        rules: Vec<CorsRule>,
+    },
     Put(Box<Put>),
     Copy(Box<Copy>),
-    Delete { place: Place, conditions: Conditions, cause: Cause },
-    DeleteMany { bucket: String, keys: Vec<String>, cause: Cause },
-    SetTags { place: Place, tags: Vec<(String, String)> },
-    CreateUpload { place: Place, id: String, headers: Headers, tags: Vec<(String, String)> },
-    PutPart { place: Place, upload: String, number: u32, stored: Stored },
+    Delete {
+        place: Place,
+        conditions: Conditions,
+        cause: Cause,
+    },
+    DeleteMany {
+        bucket: String,
+        keys: Vec<String>,
+        cause: Cause,
+    },
+    SetTags {
+        place: Place,
+        tags: Vec<(String, String)>,
+    },
+    CreateUpload {
+        place: Place,
+        id: String,
+        headers: Headers,
+        tags: Vec<(String, String)>,
+    },
+    PutPart {
+        place: Place,
+        upload: String,
+        number: u32,
+        stored: Stored,
+    },
     CopyPart(Box<CopyPart>),
     Complete(Box<Complete>),
-    Abort { place: Place, upload: String },
+    Abort {
+        place: Place,
+        upload: String,
+    },
     /// Files that are gone from the disk.
     Forget(Vec<i64>),
     /// Runs up to this one hold no file without a reference.
     Swept(u32),
     /// Notices that were delivered.
     Ack(Vec<i64>),
+    /// Rules that are no more, with what waits for them.
+    ForgetRules(Vec<String>),
 }
 
 impl Op {
@@ -175,8 +204,8 @@ struct Gathered {
     /// Files that nothing refers to any more.
     garbage: Vec<i64>,
     /// Notices written, and notices forgotten.
-    noticed: u64,
-    acked: u64,
+    noticed: Vec<(String, i64, i64)>,
+    acked: Vec<(String, i64)>,
     objects: i64,
     bytes: i64,
 }
@@ -280,11 +309,7 @@ impl Writer {
         self.files.discard(gathered.garbage);
         add(&self.gauges.objects, gathered.objects);
         add(&self.gauges.bytes, gathered.bytes);
-        self.depth.count.fetch_add(gathered.noticed, Ordering::AcqRel);
-        self.depth.count.fetch_sub(gathered.acked, Ordering::AcqRel);
-        if gathered.noticed > 0 {
-            self.depth.arrived.notify_one();
-        }
+        self.depth.changed(gathered.noticed, gathered.acked);
         for (mut write, result) in group.drain(..).zip(results) {
             if result.is_ok()
                 && let Some(fresh) = write.op.fresh()
@@ -349,8 +374,21 @@ impl Step<'_> {
             }
             Op::Ack(ids) => {
                 for id in ids {
-                    let gone = sqlx::query("DELETE FROM outbox WHERE id = ?1").bind(id).execute(&mut *self.conn).await?;
-                    self.gathered.acked += gone.rows_affected();
+                    let rule: Option<String> = sqlx::query_scalar("DELETE FROM outbox WHERE id = ?1 RETURNING rule")
+                        .bind(id)
+                        .fetch_optional(&mut *self.conn)
+                        .await?;
+                    self.gathered.acked.extend(rule.map(|rule| (rule, *id)));
+                }
+                Ok(Ok(Outcome::Done))
+            }
+            Op::ForgetRules(rules) => {
+                for rule in rules {
+                    let ids: Vec<i64> = sqlx::query_scalar("DELETE FROM outbox WHERE rule = ?1 RETURNING id")
+                        .bind(rule)
+                        .fetch_all(&mut *self.conn)
+                        .await?;
+                    self.gathered.acked.extend(ids.into_iter().map(|id| (rule.clone(), id)));
                 }
                 Ok(Ok(Outcome::Done))
             }
@@ -359,15 +397,20 @@ impl Step<'_> {
 
     /// Whether the outbox has room for one more change.
     fn has_room(&self) -> bool {
-        self.writer.depth.count.load(Ordering::Acquire) + self.gathered.noticed < self.writer.limits.outbox_max
+        self.writer.depth.count() + self.gathered.noticed.len() as u64 + 1 <= self.writer.limits.outbox_max
     }
 
     /// Writes a notice for each rule.
     async fn notify(&mut self, rules: Vec<String>, notice: Notice) -> Result<(), sqlx::Error> {
         for rule in rules {
-            let text = text_of(&Notice { rule, ..notice.clone() });
-            sqlx::query("INSERT INTO outbox (notice) VALUES (?1)").bind(text).execute(&mut *self.conn).await?;
-            self.gathered.noticed += 1;
+            let text = text_of(&Notice { rule: rule.clone(), ..notice.clone() });
+            let written = sqlx::query("INSERT INTO outbox (rule, time_ms, notice) VALUES (?1, ?2, ?3)")
+                .bind(&rule)
+                .bind(notice.time_ms)
+                .bind(text)
+                .execute(&mut *self.conn)
+                .await?;
+            self.gathered.noticed.push((rule, written.last_insert_rowid(), notice.time_ms));
         }
         Ok(())
     }

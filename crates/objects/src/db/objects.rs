@@ -223,7 +223,10 @@ impl Step<'_> {
     /// One reference more to each slice's file.
     pub(super) async fn share(&mut self, slices: &[Slice]) -> Result<(), sqlx::Error> {
         for slice in slices {
-            sqlx::query("UPDATE files SET refs = refs + 1 WHERE id = ?1").bind(slice.0).execute(&mut *self.conn).await?;
+            sqlx::query("UPDATE files SET refs = refs + 1 WHERE id = ?1")
+                .bind(slice.0)
+                .execute(&mut *self.conn)
+                .await?;
         }
         Ok(())
     }

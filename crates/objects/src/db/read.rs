@@ -48,7 +48,8 @@ pub struct UploadPage {
 
 impl Database {
     pub(crate) async fn buckets(&self) -> Result<Vec<Bucket>, ObjectError> {
-        let rows = sqlx::query("SELECT name, created_ms, cors FROM buckets ORDER BY name").fetch_all(&self.readers).await?;
+        let rows =
+            sqlx::query("SELECT name, created_ms, cors FROM buckets ORDER BY name").fetch_all(&self.readers).await?;
         Ok(rows.iter().map(bucket_of).collect::<Result<_, _>>()?)
     }
 
@@ -151,12 +152,13 @@ impl Database {
     }
 
     pub(crate) async fn upload(&self, place: &Place, id: &str) -> Result<Upload, ObjectError> {
-        let row = sqlx::query("SELECT id, key, created_ms, headers FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")
-            .bind(id)
-            .bind(&place.bucket)
-            .bind(&place.key)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row =
+            sqlx::query("SELECT id, key, created_ms, headers FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")
+                .bind(id)
+                .bind(&place.bucket)
+                .bind(&place.key)
+                .fetch_optional(&self.readers)
+                .await?;
         let Some(row) = row else {
             self.bucket(&place.bucket).await?;
             return Err(ObjectError::NoSuchUpload);
@@ -240,6 +242,18 @@ impl Database {
                 .fetch_all(&self.readers)
                 .await?,
         );
+        let notice = |(id, text): (i64, String)| Ok(Notice { id, ..parsed::<Notice>(&text)? });
+        Ok(rows.into_iter().map(notice).collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    /// The oldest notices of one rule.
+    pub(crate) async fn notices_of(&self, rule: &str, limit: usize) -> Result<Vec<Notice>, ObjectError> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT id, notice FROM outbox WHERE rule = ?1 ORDER BY id LIMIT ?2")
+                .bind(rule)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&self.readers)
+                .await?;
         let notice = |(id, text): (i64, String)| Ok(Notice { id, ..parsed::<Notice>(&text)? });
         Ok(rows.into_iter().map(notice).collect::<Result<_, sqlx::Error>>()?)
     }

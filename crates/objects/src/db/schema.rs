@@ -27,7 +27,8 @@ const MIGRATIONS: &[Migration] = &[Migration {
         "CREATE INDEX uploads_by_age ON uploads (created_ms)",
         "CREATE TABLE parts (upload TEXT NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
             modified_ms INTEGER NOT NULL, sums TEXT NOT NULL, slices TEXT NOT NULL, PRIMARY KEY (upload, number)) WITHOUT ROWID",
-        "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL)",
+        "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, time_ms INTEGER NOT NULL, notice TEXT NOT NULL)",
+        "CREATE INDEX outbox_by_rule ON outbox (rule, id)",
     ],
 }];
 
@@ -40,7 +41,8 @@ pub(crate) struct Opened {
     pub(crate) swept: u32,
     /// Files to be removed.
     pub(crate) garbage: Vec<i64>,
-    pub(crate) outbox: u64,
+    /// Rule, id and time of each notice.
+    pub(crate) outbox: Vec<(String, i64, i64)>,
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
 }
@@ -55,7 +57,7 @@ impl Opened {
         let swept: i64 =
             sqlx::query_scalar("SELECT value FROM state WHERE name = 'swept'").fetch_one(&mut conn).await?;
         let garbage = sqlx::query_scalar("SELECT id FROM garbage").fetch_all(&mut conn).await?;
-        let outbox: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(&mut conn).await?;
+        let outbox = sqlx::query_as("SELECT rule, id, time_ms FROM outbox").fetch_all(&mut conn).await?;
         let (objects, bytes): (i64, i64) =
             sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects").fetch_one(&mut conn).await?;
         let run = |n: i64| u32::try_from(n).map_err(|_| ObjectError::Corrupt);
@@ -64,7 +66,7 @@ impl Opened {
             boot: run(boot)?,
             swept: run(swept)?,
             garbage,
-            outbox: outbox.unsigned_abs(),
+            outbox,
             objects: objects.unsigned_abs(),
             bytes: bytes.unsigned_abs(),
         })

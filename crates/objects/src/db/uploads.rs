@@ -45,11 +45,7 @@ impl Step<'_> {
     }
 
     /// The headers and tags that an upload began with.
-    async fn upload(
-        &mut self,
-        place: &Place,
-        id: &str,
-    ) -> Result<Result<(String, String), ObjectError>, sqlx::Error> {
+    async fn upload(&mut self, place: &Place, id: &str) -> Result<Result<(String, String), ObjectError>, sqlx::Error> {
         if !self.bucket_exists(&place.bucket).await? {
             return Ok(Err(ObjectError::NoSuchBucket));
         }
@@ -78,11 +74,12 @@ impl Step<'_> {
         (size, etag, sums): (u64, &str, &Sums),
         slices: &[Slice],
     ) -> Result<Outcome, sqlx::Error> {
-        let old: Option<String> = sqlx::query_scalar("DELETE FROM parts WHERE upload = ?1 AND number = ?2 RETURNING slices")
-            .bind(upload)
-            .bind(number)
-            .fetch_optional(&mut *self.conn)
-            .await?;
+        let old: Option<String> =
+            sqlx::query_scalar("DELETE FROM parts WHERE upload = ?1 AND number = ?2 RETURNING slices")
+                .bind(upload)
+                .bind(number)
+                .fetch_optional(&mut *self.conn)
+                .await?;
         if let Some(old) = old {
             self.release(&slices_of(&old)?).await?;
         }

@@ -60,7 +60,12 @@ impl Api {
             name: Some(b.name),
         });
         let buckets = Some(buckets.collect());
-        Ok(S3Response::new(ListBucketsOutput { buckets, owner: Some(self.owner()), continuation_token, prefix: req.input.prefix }))
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets,
+            owner: Some(self.owner()),
+            continuation_token,
+            prefix: req.input.prefix,
+        }))
     }
 
     pub(super) async fn do_create_bucket(
@@ -178,7 +183,10 @@ impl Api {
         let rule = |rule: CORSRule| {
             let bad = rule.allowed_methods.iter().any(|m| !methods.contains(&m.as_str()));
             if bad || rule.allowed_origins.is_empty() {
-                return Err(s3_error!(InvalidRequest, "A CORS rule names origins, and methods among GET, PUT, POST, DELETE, HEAD."));
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "A CORS rule names origins, and methods among GET, PUT, POST, DELETE, HEAD."
+                ));
             }
             if rule.allowed_origins.iter().any(|o| o.matches('*').count() > 1) {
                 return Err(s3_error!(InvalidRequest, "An origin of a CORS rule has at most one `*`."));
@@ -244,8 +252,7 @@ impl Api {
         let id = input.upload_id_marker.unwrap_or_default();
         let found = self.store.uploads(&input.bucket, &prefix, (&key, &id), limit).await?;
         let last = found.uploads.last().filter(|_| found.more);
-        let (next_key_marker, next_upload_id_marker) =
-            last.map(|u| (shown(&u.key, encode), u.id.clone())).unzip();
+        let (next_key_marker, next_upload_id_marker) = last.map(|u| (shown(&u.key, encode), u.id.clone())).unzip();
         let owner = self.owner();
         let upload = |u: crate::entry::Upload| MultipartUpload {
             key: Some(shown(&u.key, encode)),

@@ -143,7 +143,8 @@ pub(super) fn headers(
 ) -> Result<Headers, ObjectError> {
     // How the body travelled is not how the object is.
     headers.content_encoding = headers.content_encoding.and_then(|value| {
-        let kept: Vec<&str> = value.split(',').map(str::trim).filter(|v| !v.is_empty() && *v != "aws-chunked").collect();
+        let kept: Vec<&str> =
+            value.split(',').map(str::trim).filter(|v| !v.is_empty() && *v != "aws-chunked").collect();
         Some(kept.join(", ")).filter(|v| !v.is_empty())
     });
     headers.storage_class = headers.storage_class.filter(|c| c != "STANDARD");
@@ -161,10 +162,7 @@ pub(super) fn tags(header: Option<String>, limits: &Limits) -> Result<Vec<(Strin
     checked_tags(pairs.into_owned().collect(), limits)
 }
 
-pub(super) fn checked_tags(
-    tags: Vec<(String, String)>,
-    limits: &Limits,
-) -> Result<Vec<(String, String)>, ObjectError> {
+pub(super) fn checked_tags(tags: Vec<(String, String)>, limits: &Limits) -> Result<Vec<(String, String)>, ObjectError> {
     if tags.len() > limits.tags_max {
         return Err(ObjectError::BadTag("there are more than 10"));
     }
@@ -197,7 +195,9 @@ pub(super) fn body(
         claimed.is_some() || asked == name || trailer.contains(&format!("x-amz-checksum-{name}"))
     };
     let wanted = Wanted {
-        crc32: trailer.split(',').any(|t| t.trim() == "x-amz-checksum-crc32") || claimed.crc32.is_some() || asked == "crc32",
+        crc32: trailer.split(',').any(|t| t.trim() == "x-amz-checksum-crc32")
+            || claimed.crc32.is_some()
+            || asked == "crc32",
         crc32c: wants("crc32c", &claimed.crc32c),
         crc64nvme: wants("crc64nvme", &claimed.crc64nvme),
         sha1: wants("sha1", &claimed.sha1),

@@ -1,9 +1,9 @@
 //! Operations on objects.
 
+use super::Api;
 use super::convert::{
     body, cause, checked_tags, conditions, etag, headers_of, is_private, place, refuse, source, tags, time, written,
 };
-use super::Api;
 use crate::ObjectError;
 use crate::db::Copy;
 use crate::entry::{Conditions, Entry, Sums, Verdict};
@@ -28,7 +28,8 @@ macro_rules! sums_of {
 pub(super) use sums_of;
 
 const NO_KEYS: &str = "Encryption with keys of a request's own is not to be had here; leave its headers out.";
-const NO_ACL: &str = "Access lists are not to be had here: every request is signed. Leave the ACL out, or say `private`.";
+const NO_ACL: &str =
+    "Access lists are not to be had here: every request is signed. Leave the ACL out, or say `private`.";
 const NO_VERSIONS: &str = "There are no versions of objects here; leave versionId out.";
 
 /// A version that only says "the one there is" is fine.
@@ -185,7 +186,10 @@ impl Api {
         let input = &mut req.input;
         refuse(input.sse_customer_key.is_some() || input.server_side_encryption.is_some(), NO_KEYS)?;
         refuse(!is_private(input.acl.as_ref().map(|a| a.as_str())), NO_ACL)?;
-        refuse(input.write_offset_bytes.is_some(), "Appending to objects is not to be had here; put the whole object.")?;
+        refuse(
+            input.write_offset_bytes.is_some(),
+            "Appending to objects is not to be had here; put the whole object.",
+        )?;
         let headers = headers_of!(input, &self.store.limits)?;
         let tags = tags(input.tagging.take(), &self.store.limits)?;
         let conditions = conditions(input.if_match.take(), input.if_none_match.take(), None, None);

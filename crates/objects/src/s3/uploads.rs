@@ -34,7 +34,10 @@ impl Api {
             input.sse_customer_key.is_some() || input.server_side_encryption.is_some(),
             "Encryption with keys of a request's own is not to be had here; leave its headers out.",
         )?;
-        refuse(!is_private(input.acl.as_ref().map(|a| a.as_str())), "Access lists are not to be had here; leave the ACL out.")?;
+        refuse(
+            !is_private(input.acl.as_ref().map(|a| a.as_str())),
+            "Access lists are not to be had here; leave the ACL out.",
+        )?;
         let headers = headers_of!(input, &self.store.limits)?;
         let tags = tags(input.tagging.take(), &self.store.limits)?;
         let (bucket, key) = (input.bucket.clone(), input.key.clone());

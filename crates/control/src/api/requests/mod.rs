@@ -45,6 +45,7 @@ pub const NOT_BUILT: &[(&str, &str)] = &[
 /// Actions that are Mayfly's own.
 pub const OWN: &[&str] = &[
     "PutFunctionScaling",
+    "GetTrigger",
     "GetForecast",
     "ListDemand",
     "GetInstallLog",

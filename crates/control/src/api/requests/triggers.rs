@@ -3,23 +3,24 @@
 use super::*;
 
 const TRIGGER_NAME: &str = "name of the trigger";
-const TYPE: &str = "`http` (the URL of a function). Other types are not built yet: `UnsupportedOperation.Trigger`";
-const DESC: &str = "JSON text: `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`; unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
+const TYPE: &str = "`http` (the URL of a function), `timer`, `cos`, `cmq`. Other types are not built yet: `UnsupportedOperation.Trigger`";
+const DESC: &str = "http: JSON text with `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`. timer: a cron of seven fields, or JSON with it as `cron` and, ours, a `timeZone` (default: the platform's); five fields begin at the minute. cos: JSON with `event` and `filter`. cmq: JSON with `filterType` and `filterKey`. Unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
+const AGAIN: &str = "as at creation; tells several cos triggers of one bucket from each other, else not looked at";
 const WHICH: &str = "given: only the trigger of this version or alias is meant";
 
 wire! {
-    /// Creates a trigger: the URL of a version or an alias, `http://<host>/fn/<namespace>/<function>/`, with `@<qualifier>` after the
+    /// Creates a trigger. Events come as asynchronous invocations (docs/events.md). Type `http` is the URL of a version or an alias, `http://<host>/fn/<namespace>/<function>/`, with `@<qualifier>` after the
     /// function's name for others than `$DEFAULT`. At most 10 per function, one per version or alias. Functions can be called at these addresses
     /// without a trigger too: HTTP functions by anybody (unless a trigger of the function is closed or wants signatures), event functions with a signature.
     struct CreateTrigger {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
-        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice in a function";
+        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice for a type in a function. cos: the bucket's host or name; cmq: the topic";
         kind "Type": String => Honoured, TYPE;
         trigger_desc "TriggerDesc": Option<String> => Honoured, DESC;
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         qualifier "Qualifier": Option<String> => Honoured, "version or alias that answers; default `$LATEST`";
         enable "Enable": Option<String> => Honoured, "`OPEN` (default) or `CLOSE`: closed URLs answer 404";
-        custom_argument "CustomArgument": Option<String> => Honoured, "text of at most 4 KB, shown again; of no use for URLs";
+        custom_argument "CustomArgument": Option<String> => Honoured, "text of at most 4 KB: the `Message` of a timer's events; shown again for the others";
         description "Description": Option<String> => Honoured, "at most 1000 characters";
     }
 
@@ -29,7 +30,7 @@ wire! {
         trigger_name "TriggerName": String => Honoured, TRIGGER_NAME;
         kind "Type": String => Honoured, TYPE;
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
-        trigger_desc "TriggerDesc": Option<String> => Ignored("the name is enough for URLs"), "as at creation";
+        trigger_desc "TriggerDesc": Option<String> => Honoured, AGAIN;
         qualifier "Qualifier": Option<String> => Honoured, WHICH;
     }
 
@@ -54,7 +55,17 @@ wire! {
         kind "Type": String => Honoured, TYPE;
         qualifier "Qualifier": Option<String> => Honoured, WHICH;
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
-        trigger_desc "TriggerDesc": Option<String> => Ignored("the name is enough for URLs"), "as at creation";
+        trigger_desc "TriggerDesc": Option<String> => Honoured, AGAIN;
+    }
+
+    /// Shows one trigger. Ours.
+    struct GetTrigger {
+        function_name "FunctionName": String => Honoured, FUNCTION_NAME;
+        trigger_name "TriggerName": String => Honoured, TRIGGER_NAME;
+        kind "Type": String => Honoured, TYPE;
+        qualifier "Qualifier": Option<String> => Honoured, WHICH;
+        namespace "Namespace": Option<String> => Honoured, NAMESPACE;
+        trigger_desc "TriggerDesc": Option<String> => Honoured, AGAIN;
     }
 
     /// Lists the triggers of a function.

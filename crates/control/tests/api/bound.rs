@@ -1,0 +1,175 @@
+//! Triggers that hand over events: settings, and what they hand over.
+
+use crate::harness::{Platform, create_http, until, with};
+use mayfly_control::{Options, RouteChange, TriggeredEvent};
+use mayfly_model::{RequestId, TriggerKind};
+use mayfly_store::EventLimits;
+use serde_json::{Value, json};
+
+async fn platform() -> Platform {
+    let options = Options { trigger_kinds: TriggerKind::ALL.to_vec(), ..Options::default() };
+    let p = Platform::with(options, EventLimits::default(), true).await;
+    p.create("hello").await;
+    p
+}
+
+fn trigger(name: &str, kind: &str, desc: &str) -> Value {
+    json!({"FunctionName": "hello", "TriggerName": name, "Type": kind, "TriggerDesc": desc})
+}
+
+fn named(name: &str, kind: &str) -> Value {
+    json!({"FunctionName": "hello", "TriggerName": name, "Type": kind})
+}
+
+const CREATED: &str = r#"{"event":"cos:ObjectCreated:*","filter":{"Prefix":"in/","Suffix":""}}"#;
+const REMOVED: &str = r#"{"event":"cos:ObjectRemove:*","filter":{"Prefix":"","Suffix":""}}"#;
+
+#[tokio::test]
+async fn timers_are_created_shown_changed_and_deleted() {
+    let p = platform().await;
+    let request = with(trigger("t", "timer", "0 */6 * * * * *"), json!({"CustomArgument": "m", "Enable": "OPEN"}));
+    let made = p.ok("CreateTrigger", request).await["TriggerInfo"].clone();
+    for (field, value) in [
+        ("TriggerDesc", json!(r#"{"cron":"0 */6 * * * * *"}"#)),
+        ("Type", json!("timer")),
+        ("Qualifier", json!("$LATEST")),
+        ("CustomArgument", json!("m")),
+        ("Enable", json!(1)),
+    ] {
+        assert_eq!(made[field], value, "{field}");
+    }
+    let again = trigger("t", "timer", r#"{"cron":"0 0 0 1 1 * *"}"#);
+    assert_eq!(p.code("CreateTrigger", again).await, "ResourceInUse.TriggerName");
+    // As an old client sends it, and in a zone.
+    p.ok("CreateTrigger", trigger("old", "timer", "*/5 * * * *")).await;
+    p.ok("CreateTrigger", trigger("zone", "timer", r#"{"cron":"0 0 9 * * MON-FRI *","timeZone":"Asia/Shanghai"}"#))
+        .await;
+
+    let p = p.restart().await;
+    let all = p
+        .ok("ListTriggers", with(json!({"FunctionName": "hello"}), json!({"OrderBy": "add_time", "Order": "ASC"})))
+        .await;
+    assert_eq!((&all["TotalCount"], &all["Triggers"][0]), (&json!(3), &made));
+    assert_eq!(all["Triggers"][1]["TriggerDesc"], json!(r#"{"cron":"0 */5 * * * * *"}"#));
+    assert_eq!(p.ok("GetTrigger", named("t", "timer")).await["TriggerInfo"], made);
+    assert_eq!(p.ok("GetFunction", json!({"FunctionName": "hello"})).await["Triggers"].as_array().unwrap().len(), 3);
+    let bound = p.control.triggers();
+    assert!(bound.len() == 3 && bound.iter().all(|b| b.function == "hello" && b.config.enabled));
+
+    let before = p.invoker.changes.lock().len();
+    p.ok("UpdateTrigger", with(named("t", "timer"), json!({"TriggerDesc": "5 * * * * * *", "Description": "d"}))).await;
+    p.ok("UpdateTriggerStatus", with(named("t", "timer"), json!({"Enable": "CLOSE"}))).await;
+    let twice = p.code("UpdateTriggerStatus", with(named("t", "timer"), json!({"Enable": "CLOSE"}))).await;
+    assert_eq!(twice, "FailedOperation.UpdateTriggerStatus");
+    let told = p.invoker.changes.lock()[before..].iter().filter(|c| matches!(c, RouteChange::Triggers)).count();
+    assert_eq!(told, 2);
+    let changed = p.ok("GetTrigger", named("t", "timer")).await["TriggerInfo"].clone();
+    assert_eq!(
+        (&changed["Enable"], &changed["CustomArgument"], &changed["Description"]),
+        (&json!(0), &json!("m"), &json!("d"))
+    );
+    assert_eq!(changed["ResourceId"], made["ResourceId"], "it is the same trigger");
+    p.ok("DeleteTrigger", named("t", "timer")).await;
+    assert_eq!(p.code("DeleteTrigger", named("t", "timer")).await, "ResourceNotFound.Trigger");
+    p.ok("DeleteFunction", json!({"FunctionName": "hello"})).await;
+    assert!(p.control.triggers().is_empty());
+    assert!(matches!(p.invoker.changes.lock().last(), Some(RouteChange::Triggers)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_bound_is_refused() {
+    let p = platform().await;
+    p.ok("CreateFunction", create_http("web")).await;
+    let v = "InvalidParameterValue.TriggerDesc";
+    for (kind, desc, code) in [
+        ("timer", "", "MissingParameter"),
+        ("timer", "0 0 0 31 2 * *", v),
+        ("timer", "hourly", v),
+        ("timer", r#"{"cron":"0 0 0 1 1 * *","timeZone":"Mars/Olympus"}"#, v),
+        ("timer", r#"{"cron":"0 0 0 1 1 * *","zone":"UTC"}"#, v),
+        ("cos", r#"{"event":"cos:ObjectBaked:*"}"#, v),
+        ("cos", "{}", v),
+        ("cmq", r#"{"filterType":3}"#, v),
+        ("cmq", r#"{"filterType":1,"filterKey":["1","2","3","4","5","6"]}"#, v),
+        ("ckafka", "{}", "UnsupportedOperation.Trigger"),
+        ("nonsense", "{}", "InvalidParameterValue.Type"),
+    ] {
+        assert_eq!(p.code("CreateTrigger", trigger("x", kind, desc)).await, code, "{kind} {desc}");
+    }
+    let web = with(trigger("x", "timer", "0 * * * * * *"), json!({"FunctionName": "web"}));
+    assert_eq!(p.code("CreateTrigger", web).await, "UnsupportedOperation.Trigger");
+    let elsewhere = with(trigger("x", "timer", "0 * * * * * *"), json!({"Qualifier": "7"}));
+    assert_eq!(p.code("CreateTrigger", elsewhere).await, "ResourceNotFound.Qualifier");
+    for n in 0..10 {
+        p.ok("CreateTrigger", trigger(&format!("t{n}"), "timer", "0 * * * * * *")).await;
+    }
+    assert_eq!(p.code("CreateTrigger", trigger("t10", "timer", "0 * * * * * *")).await, "LimitExceeded.Trigger");
+    // A platform without an object store and queues says so.
+    let bare = Platform::new().await;
+    bare.create("hello").await;
+    assert_eq!(bare.code("CreateTrigger", trigger("b-1", "cos", CREATED)).await, "UnsupportedOperation.Trigger");
+}
+
+#[tokio::test]
+async fn a_bucket_may_have_several_and_no_two_for_one_change() {
+    let p = platform().await;
+    p.create("other").await;
+    let host = "b-125.cos.ap-guangzhou.myqcloud.com";
+    p.ok("CreateTrigger", trigger(host, "cos", CREATED)).await;
+    p.ok("CreateTrigger", trigger(host, "cos", REMOVED)).await;
+    let overlapping = r#"{"event":"cos:ObjectCreated:Put","filter":{"Prefix":"in/deep/"}}"#;
+    for function in ["hello", "other"] {
+        let request = with(trigger("b-125", "cos", overlapping), json!({"FunctionName": function}));
+        assert_eq!(p.code("CreateTrigger", request).await, "InvalidParameterValue.CosNotifyRuleConflict");
+    }
+    assert_eq!(p.code("DeleteTrigger", named(host, "cos")).await, "MissingParameter");
+    p.ok("UpdateTriggerStatus", with(trigger(host, "cos", REMOVED), json!({"Enable": "CLOSE"}))).await;
+    p.ok("DeleteTrigger", trigger(host, "cos", REMOVED)).await;
+    p.ok("DeleteTrigger", named(host, "cos")).await;
+    assert!(p.control.triggers().is_empty());
+}
+
+#[tokio::test]
+async fn what_triggers_lead_to_stays() {
+    let p = platform().await;
+    p.ok("PublishVersion", json!({"FunctionName": "hello"})).await;
+    p.ok("CreateAlias", json!({"FunctionName": "hello", "Name": "live", "FunctionVersion": "1"})).await;
+    p.ok("CreateTrigger", with(trigger("t", "timer", "0 * * * * * *"), json!({"Qualifier": "live"}))).await;
+    let alias = json!({"FunctionName": "hello", "Name": "live"});
+    assert_eq!(p.code("DeleteAlias", alias.clone()).await, "FailedOperation.DeleteAlias");
+    p.ok("DeleteTrigger", named("t", "timer")).await;
+    p.ok("DeleteAlias", alias).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_taken_in_once() {
+    let p = Platform::new().await;
+    p.create("hello").await;
+    let event = |maybe_again| TriggeredEvent {
+        id: RequestId(7),
+        namespace: "default".into(),
+        function: "hello".into(),
+        qualifier: "$LATEST".into(),
+        source: "timer".into(),
+        event: r#"{"Type":"Timer"}"#.into(),
+        maybe_again,
+    };
+    p.control.accept_event(event(false)).await.unwrap();
+    p.control.accept_event(event(false)).await.unwrap();
+    assert_eq!(p.control.events().depth(), (1, 0), "it waits already");
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (control, token) = (p.control.clone(), stop.clone());
+    let task = tokio::spawn(async move { control.run_events(token).await });
+    until(|| p.control.events().depth() == (0, 0)).await;
+    // After a crash it is looked for among the records.
+    p.control.accept_event(event(true)).await.unwrap();
+    assert_eq!(p.control.events().depth(), (0, 0));
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(p.invoker.calls.lock().len(), 1);
+    let gone = TriggeredEvent { function: "gone".into(), ..event(false) };
+    let large = TriggeredEvent { event: "1".repeat(200_000), ..event(false) };
+    let code = |e| async { p.control.accept_event(e).await.unwrap_err().code };
+    assert_eq!(code(gone).await, "ResourceNotFound.Function");
+    assert_eq!(code(large).await, "InvalidParameter.RequestTooLarge");
+}
