@@ -33,7 +33,7 @@ def refused(status, code, call, *args, **kwargs):
 def cos():
     config = CosConfig(Region="ap-guangzhou", SecretId=SECRET_ID, SecretKey=SECRET_KEY, Scheme="http", IP=HOST, Port=int(PORT),
                        ServiceDomain=ADDRESS)
-    client, bucket = CosS3Client(config), "python-1250000000"
+    client, bucket = CosS3Client(config), f"python{os.getpid()}-1250000000"
     client.create_bucket(Bucket=bucket)
     assert bucket in [b["Name"] for b in client.list_buckets()["Buckets"]["Bucket"]]
     key = "a b/ü+&.txt"
@@ -56,7 +56,9 @@ def cos():
         with open(back, "rb") as file:
             assert file.read() == BIG
     client.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "big", "Region": "ap-guangzhou"})
-    url = client.get_presigned_url(Method="GET", Bucket=bucket, Key="copy", Expired=100)
+    # With an address in its settings the SDK would leave the bucket out of the URL.
+    named = CosS3Client(CosConfig(Region="ap-guangzhou", SecretId=SECRET_ID, SecretKey=SECRET_KEY, Scheme="http"))
+    url = named.get_presigned_url(Method="GET", Bucket=bucket, Key="copy", Expired=100)
     request = urllib.request.Request(f"http://{ADDRESS}/{url.split('/', 3)[3]}", headers={"Host": url.split("/")[2]})
     with urllib.request.urlopen(request) as answer:
         assert answer.read() == BIG
@@ -71,7 +73,7 @@ def cos():
 def s3():
     client = boto3.client("s3", endpoint_url=f"http://{ADDRESS}", aws_access_key_id=SECRET_ID, aws_secret_access_key=SECRET_KEY,
                           region_name="ap-guangzhou", config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}))
-    bucket = "plain"
+    bucket = f"plain{os.getpid()}"
     client.create_bucket(Bucket=bucket)
     client.put_object(Bucket=bucket, Key="ü/a b", Body=b"hello", Metadata={"who": "me"}, ContentType="text/plain")
     got = client.get_object(Bucket=bucket, Key="ü/a b", ChecksumMode="ENABLED")
