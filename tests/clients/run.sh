@@ -13,12 +13,12 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | queues | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
+    python | node | tccli | queues | objects | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli queues runtimes web frameworks browser)
+  sessions=(python node tccli queues objects runtimes web frameworks browser)
   [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
@@ -43,10 +43,11 @@ fi
 
 say "== the platform"
 export MAYFLY_SECRET_ID=AKIDclienttests MAYFLY_SECRET_KEY=clienttestskey0123456789abcdef
-"$bin" up --data "$work/data" --listen 127.0.0.1:0 --queues-listen 127.0.0.1:0 --queues-push-allow 127.0.0.0/8 >"$work/ready" 2>"$work/platform.log" &
+"$bin" up --data "$work/data" --listen 127.0.0.1:0 --queues-listen 127.0.0.1:0 --queues-push-allow 127.0.0.0/8 \
+  --objects-listen 127.0.0.1:0 >"$work/ready" 2>"$work/platform.log" &
 platform=$!
 for _ in $(seq 300); do
-  MAYFLY_ENDPOINT=$(sed -n 's/.*http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
+  MAYFLY_ENDPOINT=$(sed -n 's/.*ready on http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
   [ -n "$MAYFLY_ENDPOINT" ] && break
   kill -0 "$platform" 2>/dev/null || break
   sleep 0.1
@@ -57,6 +58,7 @@ if [ -z "$MAYFLY_ENDPOINT" ]; then
   say "0 passed, 1 failed"
   exit 1
 fi
+objects=$(sed -n 's/.*objects on http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
 export MAYFLY_ENDPOINT MAYFLY_PLATFORM_PID=$platform
 MAYFLY_QUEUES=$(sed -n 's/.*queues: \([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
 export MAYFLY_QUEUES
@@ -94,6 +96,14 @@ for name in "${sessions[@]}"; do
         PATH="$venv/bin:$PATH" session "tccli tdmq" "$CLIENTS/queues_tccli.sh"
       else
         failed "tccli: not installed"
+      fi
+      ;;
+    objects)
+      say; say "== objects: cos-python-sdk-v5 and boto3"
+      if venv=$(objects_venv); then
+        if "$venv/bin/python" -B "$CLIENTS/objects.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects"; else failed "objects"; fi
+      else
+        failed "objects: the SDKs are not installed"
       fi
       ;;
     runtimes)

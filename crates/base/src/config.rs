@@ -152,6 +152,8 @@ options! {
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8700));
     /// Address that is listened on for TLS too, with the same API and URLs. Empty in the environment: none.
     tls_listen: Option<SocketAddr> = None;
+    /// Address that the object store listens on, for the COS XML API and S3. `off`: there is no object store.
+    objects_listen: Listen = Listen(Some(SocketAddr::from(([127, 0, 0, 1], 8701))));
     /// File with the certificate chain for the platform's own names (PEM). Read again when it changes. Custom domains bring their own.
     tls_cert: PathBuf = PathBuf::new();
     /// File with the private key of `tls_cert` (PEM, not encrypted).
@@ -401,6 +403,11 @@ impl PlatformOptions {
         }
         if self.queues_push_allow.len() > 64 {
             return range("queues_push_allow", "has more than 64 ranges".into());
+        }
+        let others = [Some(self.listen), self.tls_listen];
+        if self.objects_listen.0.is_some_and(|address| address.port() != 0 && others.contains(&Some(address))) {
+            let why = format!("is {} like `listen` or `tls_listen`; each needs its own port", self.objects_listen);
+            return range("objects_listen", why);
         }
         let label = |l: &str| {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

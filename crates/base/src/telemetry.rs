@@ -37,7 +37,9 @@ pub fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {
             return Err(bad(format!("`{word}` is none of {}", levels.join(", "))));
         }
     }
-    EnvFilter::try_new(words.join(",")).map_err(|e| bad(e.to_string()))
+    // It logs each client's mistake as an error; whoever wants that says so.
+    let quiet = if level.contains("s3s") { "" } else { "s3s=off," };
+    EnvFilter::try_new(format!("{quiet}{}", words.join(","))).map_err(|e| bad(e.to_string()))
 }
 
 /// Sends log lines of this process to standard error. Call once, early.

@@ -15,6 +15,7 @@
 
 mod answer;
 mod body;
+mod case;
 mod gone;
 mod guard;
 mod http2;
@@ -24,6 +25,7 @@ mod service;
 mod stats;
 mod tls;
 
+pub use case::HeaderCase;
 pub use limits::GatewayLimits;
 pub use listener::{BindError, Drained, Gateway};
 pub use service::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};

@@ -5,6 +5,7 @@
 
 pub mod logs;
 pub mod metrics;
+mod objects;
 
 pub use logs::{
     LogCursor, LogError, LogFilter, LogOptions, LogOrder, LogPage, LogQuery, LogStats, LogStore, StatusFilter,

@@ -8,6 +8,7 @@ mod queues;
 pub use queues::QueueGauges;
 
 use crate::LogStats;
+use crate::objects::ObjectSeries;
 use arc_swap::ArcSwap;
 use mayfly_model::invocation::StartKind;
 use mayfly_model::{ColdStart, ColdStartReason, Status};
@@ -24,6 +25,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+pub use crate::objects::ObjectFigures;
 
 /// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
 const NAMES_MAX: usize = 256;
@@ -222,6 +225,7 @@ struct Series {
     failures_evicted: Gauge,
     failures_unkept: Gauge,
     messages_waiting: Gauge,
+    objects: ObjectSeries,
 }
 
 /// A family of histograms over [`DURATION_BUCKETS_S`].
@@ -276,6 +280,7 @@ impl Series {
         registry.register("failures_evicted", "Failures that went before their time, for want of room, since the start", self.failures_evicted.clone());
         registry.register("failures_unkept", "Failures of synchronous requests that could not be kept, since the start", self.failures_unkept.clone());
         registry.register("messages_waiting", "Dead letters and results that wait to be delivered", self.messages_waiting.clone());
+        self.objects.register(registry);
         registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
         registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
         registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
@@ -437,6 +442,11 @@ impl Metrics {
         ] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Shows the object store's figures.
+    pub fn set_objects(&self, figures: &ObjectFigures) {
+        self.inner.series.objects.set(figures);
     }
 
     /// Counts a call of the control API. `code` is the error code, or `OK`.

@@ -10,6 +10,7 @@ use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
 use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
+use mayfly_objects::Objects;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{EventDepth, InstanceState, MemoryOf};
 use mayfly_queues::api::{TDMQ_SERVICE, TDMQ_VERSION};
@@ -34,6 +35,7 @@ pub struct Front {
     ceiling_mb: u64,
     urls: Urls,
     queues: QueueParts,
+    objects: Option<Arc<Objects>>,
     triggers: Arc<Engine>,
     /// Functions whose triggers' lag was shown.
     lagging: Mutex<HashSet<(String, String)>>,
@@ -52,6 +54,8 @@ pub struct FrontParts {
     pub urls: Urls,
     pub queues: QueueParts,
     pub triggers: Arc<Engine>,
+    /// The object store, if there is one.
+    pub objects: Option<Arc<Objects>>,
 }
 
 /// Answers requests for the API.
@@ -108,13 +112,25 @@ fn resident_bytes() -> u64 {
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
     pub fn new(parts: FrontParts, keys: &Keys) -> Self {
-        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers } = parts;
+        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers, objects } = parts;
         let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let verifier = Verifier::new(&["scf", TDMQ_SERVICE]);
         let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, credentials });
         let main = tokio::runtime::Handle::current();
         let lagging = Mutex::default();
-        Self { api, backend, node, ceiling_mb, urls, queues, triggers, lagging, draining: AtomicBool::new(false), main }
+        Self {
+            api,
+            backend,
+            node,
+            ceiling_mb,
+            urls,
+            queues,
+            triggers,
+            objects,
+            lagging,
+            draining: AtomicBool::new(false),
+            main,
+        }
     }
 
     /// From now on `/healthz` tells load balancers to look elsewhere.
@@ -170,6 +186,9 @@ impl Front {
         }
         for ((namespace, function), count) in self.node.waiting() {
             self.api.metrics.function(&namespace, &function).set_waiting(count);
+        }
+        if let Some(objects) = &self.objects {
+            crate::objects::measure(objects, &self.api.metrics);
         }
         crate::triggers::measure(&self.triggers, &self.api.metrics, &mut self.lagging.lock());
         let now_ms = SystemClock.now_ms();

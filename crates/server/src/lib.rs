@@ -10,6 +10,7 @@ mod http;
 mod install;
 mod invoker;
 mod logs;
+mod objects;
 mod prepare;
 mod provisioned;
 mod queues;
@@ -32,10 +33,12 @@ use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
 use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
+use mayfly_objects::{Objects, Store};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
+use mayfly_sign::Credential;
 use mayfly_store::{CodeCache, EventLog, FailureLimits, FileBlobs, SqliteFailures, SqliteMeta};
 use mayfly_triggers::Source;
 use std::collections::HashMap;
@@ -57,6 +60,8 @@ const COLLECT_AGE: Duration = Duration::from_secs(600);
 pub struct Platform {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    objects_address: Option<SocketAddr>,
+    objects: Option<Arc<Objects>>,
     keys: Keys,
     backend: ProcessBackend,
     node: Node,
@@ -86,9 +91,10 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{}{} after {} ms (queues: {}; secret id {}; keys in {})",
+        "mayfly is ready on http://{}{}{} after {} ms (queues: {}; secret id {}; keys in {})",
         platform.address(),
         platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
+        platform.objects_address().map(|address| format!(", with objects on http://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
         Listen(platform.queues_address()),
         platform.keys().secret_id,
@@ -138,6 +144,14 @@ impl Platform {
             Gateway::bind(options.listen, gateway_limits(&options)),
             open_stores(&data, &options),
         );
+        let objects_gateway = match options.objects_listen.0 {
+            Some(address) => Some(
+                Gateway::bind(address, gateway_limits(&options))
+                    .await
+                    .context("open the object store's listener (`objects_listen`; `off` does without)")?,
+            ),
+            None => None,
+        };
         let (backend, mut gateway, stores) = (backend?, gateway?, stores?);
         let queues = queues::QueueParts::open(&data, &options).await?;
         let queue_door = queues::Door::bind(&options).await?;
@@ -171,7 +185,18 @@ impl Platform {
             installer: install::installer(&backend, &options, data.path("installs"))?,
             clock: Arc::new(SystemClock),
         };
+        let objects = match &objects_gateway {
+            Some(_) => Some(Arc::new(open_objects(&data, &options, &keys).await?)),
+            None => None,
+        };
+        let mut sources: HashMap<TriggerKind, Arc<dyn Source>> = HashMap::new();
+        if let Some(objects) = &objects {
+            let buckets = objects::Buckets::new(objects.store().clone(), &options);
+            sources.insert(TriggerKind::Cos, Arc::new(buckets));
+        }
+        sources.insert(TriggerKind::Cmq, Arc::new(topics::TopicSource::new(queues.queues.clone(), options.app_id)));
         let control_options = ControlOptions {
+            trigger_kinds: sources.keys().copied().chain([TriggerKind::Timer]).collect(),
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
@@ -181,7 +206,6 @@ impl Platform {
             account: Account { app_id: options.app_id, uin: options.uin },
             // Two more than run: what is in the cache need not wait for what is not.
             installs_loaded_max: options.install_concurrency + 2,
-            trigger_kinds: vec![TriggerKind::Timer, TriggerKind::Cmq],
             ..ControlOptions::default()
         };
         let control = Control::start(ports, control_options)
@@ -195,8 +219,6 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
-        let topics = topics::TopicSource::new(queues.queues.clone(), options.app_id);
-        let sources = HashMap::from([(TriggerKind::Cmq, Arc::new(topics) as Arc<dyn Source>)]);
         let triggers = triggers::engine(&data, &control, sources).await?;
         // The invoker is a part of the control API: what it holds must not hold that.
         let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
@@ -216,6 +238,7 @@ impl Platform {
         let (address, tls_address) = (gateway.local_addr(), gateway.local_tls_addr());
         let tls_port = tls_address.map(|address| address.port());
         let urls = url::Urls::new(control.clone(), Arc::clone(&invoker), options.domain.clone(), tls_port);
+        let objects_address = objects_gateway.as_ref().map(Gateway::local_addr);
         let front = http::FrontParts {
             control: control.clone(),
             backend: backend.clone(),
@@ -225,6 +248,7 @@ impl Platform {
             urls,
             queues: queues.clone(),
             triggers: Arc::clone(&triggers),
+            objects: objects.clone(),
         };
         let service = Arc::new(http::Front::new(front, &keys));
         let ahead = ahead::Ahead {
@@ -255,11 +279,33 @@ impl Platform {
             tasks.push(tokio::spawn(door.run(queues.clone(), &keys, metrics, shutdown.child(), Arc::clone(&loops))));
         }
         tasks.push(tokio::spawn(queues.clone().run(shutdown.child())));
+        if let (Some(gateway), Some(objects)) = (objects_gateway, &objects) {
+            let door = objects::Door::new(Arc::clone(objects)).await;
+            let (stop, on_loops) = (shutdown.child(), Arc::clone(&loops));
+            tasks.push(tokio::spawn(async move {
+                let drained = gateway.run(Arc::new(door), stop, on_loops).await;
+                if drained.cut > 0 {
+                    tracing::warn!(
+                        cut = drained.cut,
+                        "requests for objects were not done when the drain time was over"
+                    );
+                }
+            }));
+            let (store, stop) = (objects.store().clone(), shutdown.child());
+            tasks.push(tokio::spawn(async move {
+                tokio::select! {
+                    () = store.tidy() => {}
+                    () = stop.triggered() => {}
+                }
+            }));
+        }
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
         Ok(Self {
             address,
             tls_address,
+            objects_address,
+            objects,
             keys,
             backend,
             node,
@@ -296,6 +342,11 @@ impl Platform {
         &self.queues.queues
     }
 
+    /// The address that the object store listens on, if there is one.
+    pub fn objects_address(&self) -> Option<SocketAddr> {
+        self.objects_address
+    }
+
     /// The root key pair.
     pub fn keys(&self) -> &Keys {
         &self.keys
@@ -329,11 +380,27 @@ impl Platform {
         if let Err(error) = self.queues.queues.close().await {
             tracing::error!(%error, "the queues' database could not be closed");
         }
+        if let Some(objects) = &self.objects {
+            objects.store().close().await;
+        }
         let logs = self.log_store;
         if tokio::task::spawn_blocking(move || logs.close()).await.is_err() {
             tracing::error!("the log store could not be closed");
         }
     }
+}
+
+/// The object store, for whoever has the root keys.
+async fn open_objects(data: &DataDir, options: &PlatformOptions, keys: &Keys) -> Result<Objects> {
+    let store =
+        Store::open(&data.path("objects"), mayfly_objects::Limits::default()).await.context("open the object store")?;
+    let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
+    let settings = mayfly_objects::Settings {
+        region: options.region.clone(),
+        app_id: options.app_id.to_string(),
+        domain: options.domain.to_ascii_lowercase(),
+    };
+    Ok(Objects::new(store, Arc::new(credentials), settings))
 }
 
 struct Stores {

@@ -1,4 +1,4 @@
-//! Request signatures of the Tencent Cloud API (TC3-HMAC-SHA256 and the v1 form): making and verifying them. Pure.
+//! Request signatures of the Tencent Cloud API (TC3-HMAC-SHA256 and the v1 form) and of object storage ([`verify_cos`]): making and verifying them. Pure.
 //!
 //! Nothing here reads a clock, a file or a socket: `now_ms` is passed in, and secrets come from a [`CredentialSource`].
 //! Sources: "Signature method v3" and "Signature method v1" in the common part of Tencent's API documents, and the
@@ -18,6 +18,7 @@
 //! function with the same event within one second send the same bytes, and both mean it. Identical TC3 requests are
 //! therefore accepted for as long as their timestamp is (five minutes).
 
+mod cos;
 mod credential;
 mod date;
 mod error;
@@ -30,6 +31,10 @@ mod tc3;
 mod v1;
 mod verify;
 
+pub use cos::{
+    COS_SKEW_S, CosRequest, CosSignError, CosToSign, CosVerified, check_session_token, is_cos_signed, sign_cos,
+    verify_cos,
+};
 pub use credential::{Credential, CredentialSource};
 pub use date::utc_date;
 pub use error::SignError;

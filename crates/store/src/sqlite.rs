@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One step of a schema. Steps are only ever added: their position in the list, from 1, is the schema version.
+#[derive(Debug)]
 pub struct Migration {
     /// What it does, kept in the `migrations` table.
     pub name: &'static str,

@@ -53,27 +53,40 @@ impl<W: Send + 'static, R: Send + 'static> Jobs<W, R> {
         Self(jobs)
     }
 
-    /// Asks and waits for the answer. Errors: [`StoreError::Closed`], and what the answer says.
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], and what the answer says.
     pub async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
         self.place().await?.ask(job).await
     }
 
-    /// Waits for a place in the queue. Errors: [`StoreError::Closed`].
+    /// Waits for a place in the queue.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
     pub async fn place(&self) -> Result<Place<'_, W, R>, StoreError> {
         self.0.reserve().await.map(Place).map_err(|_| StoreError::Closed)
     }
 
     /// Finishes what was accepted and closes the file.
+    ///
+    /// # Errors
+    /// As [`Jobs::ask`].
     pub async fn close(&self) -> Result<(), StoreError> {
         self.ask(Job::Close).await
     }
 }
 
 /// A place in the queue.
+#[derive(Debug)]
 pub struct Place<'a, W, R>(mpsc::Permit<'a, Job<W, R>>);
 
 impl<W, R> Place<'_, W, R> {
     /// As [`Jobs::ask`]. The job is in the queue before this first waits.
+    ///
+    /// # Errors
+    /// As [`Jobs::ask`].
     pub async fn ask<T>(self, job: impl FnOnce(Done<T>) -> Job<W, R>) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
         self.0.send(job(done));

@@ -83,7 +83,8 @@ impl Setup {
         let temporary = self.data.is_none().then(|| tempfile::tempdir().expect("temporary directories can be made"));
         let data = self.data.unwrap_or_else(|| temporary.as_ref().expect("made above").path().to_owned());
         let mut child = Command::new(&self.program)
-            .args(["up", "--listen", "127.0.0.1:0", "--queues-listen", "127.0.0.1:0", "--log-level", "warn", "--data"])
+            .args(["up", "--listen", "127.0.0.1:0", "--queues-listen", "127.0.0.1:0"])
+            .args(["--objects-listen", "127.0.0.1:0", "--log-level", "warn", "--data"])
             .arg(&data)
             .args(&self.arguments)
             .env("MAYFLY_SECRET_ID", SECRET_ID)
@@ -107,8 +108,9 @@ impl Setup {
         };
         let address =
             line.split_whitespace().find_map(|w| w.strip_prefix("http://")).expect("the ready line has the address");
+        let objects = line.split_whitespace().filter_map(|w| w.strip_prefix("http://")).nth(1).unwrap_or("").to_owned();
         let client = Client { address: address.to_owned(), secret_id: SECRET_ID.into(), secret_key: SECRET_KEY.into() };
-        Platform { client, data, child: Some(child), ready_line: line, _temporary: temporary }
+        Platform { client, data, objects, child: Some(child), ready_line: line, _temporary: temporary }
     }
 }
 
@@ -124,6 +126,8 @@ pub struct Platform {
     pub client: Client,
     /// Its data directory.
     pub data: PathBuf,
+    /// The address of its object store.
+    pub objects: String,
     /// What it said when it was ready.
     pub ready_line: String,
     child: Option<Child>,

@@ -32,6 +32,7 @@ fn every_option_can_stand_in_a_file() {
         r#"
         data = "/srv/mayfly"
         listen = "0.0.0.0:80"
+        objects_listen = "127.0.0.1:81"
         log_level = "debug,hyper=warn"
         log_format = "json"
         memory_ceiling_mb = 2048
@@ -176,6 +177,10 @@ fn tls_needs_an_address_a_certificate_and_its_key() {
     assert_eq!(wrong("tls_listen = '127.0.0.1:1'\ntls_key = 'k'"), "tls_cert");
     assert_eq!(wrong("tls_cert = 'c'\ntls_key = 'k'"), "tls_listen");
     assert_eq!(wrong("tls_listen = '127.0.0.1:8700'"), "tls_listen");
+    assert_eq!(wrong("objects_listen = '127.0.0.1:8700'"), "objects_listen");
+    assert_eq!(PlatformOptions::default().objects_listen.to_string(), "127.0.0.1:8701");
+    let off = PlatformOverlay::from_toml("objects_listen = 'off'").unwrap();
+    assert_eq!(off.objects_listen, Some(Listen(None)));
     for good in ["tls_listen = '127.0.0.1:1'", "tls_listen = '127.0.0.1:1'\ntls_cert = 'c'\ntls_key = 'c'"] {
         PlatformOptions::default().with(PlatformOverlay::from_toml(good).unwrap()).validate().unwrap();
     }

@@ -23,6 +23,9 @@ pub struct UpArgs {
     /// Address to listen on for TLS too, with the same API and URLs (HTTP/1.1 and HTTP/2)
     #[arg(long, value_name = "ADDR")]
     pub tls_listen: Option<SocketAddr>,
+    /// Address that the object store listens on, for the COS XML API and S3, or off [default: 127.0.0.1:8701]
+    #[arg(long, value_name = "ADDR")]
+    pub objects_listen: Option<Listen>,
     /// Certificate chain for the platform's own names, in PEM; read again when it changes. Custom domains bring their own
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -151,6 +154,7 @@ impl UpArgs {
             data,
             listen: self.listen,
             tls_listen: self.tls_listen.map(Some),
+            objects_listen: self.objects_listen,
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             domain: self.domain,
