@@ -115,8 +115,11 @@ async fn exchange(
     // A request that may have begun is sent a second time only if that does no harm, if there is no body to send again, and if its server
     // lives on: that one has closed what lay idle. One that died had probably begun.
     let again = body.is_end_stream() && is_idempotent(&parts.method);
-    let broken = Arc::new(AtomicBool::new(false));
-    let mut body = Some(visitor::watched(body, &broken));
+    let broken = (!body.is_end_stream()).then(Arc::<AtomicBool>::default);
+    let mut body = Some(match &broken {
+        Some(broken) => visitor::watched(body, broken),
+        None => body,
+    });
     for last_try in [false, true] {
         let resident = account.board(slot(inner, pool).await?);
         let body_now = body.take().unwrap_or_else(nothing);
@@ -139,7 +142,7 @@ async fn exchange(
                 account.answered(&response, &parts.method, parts.uri.path());
                 return Ok(Reply::Stream(response));
             }
-            Some(Err(_)) if broken.load(Ordering::Acquire) => {
+            Some(Err(_)) if broken.as_ref().is_some_and(|b| b.load(Ordering::Acquire)) => {
                 return Err(Refusal::new(Status::INVALID_EVENT, "The body of the request was cut short or malformed"));
             }
             Some(Err(failure)) => failure,

@@ -108,6 +108,8 @@ fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     }
 }
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// How the body of an answer is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
@@ -122,7 +124,8 @@ pub(super) struct Head {
     pub status: StatusCode,
     /// What the server calls the status, where that is not its usual name.
     pub reason: Option<ReasonPhrase>,
-    /// Without `Transfer-Encoding`, and with at most one `Content-Length`, which holds.
+    /// Without what concerns the connection only, but for names of other such headers in `Connection`, and with at most one
+    /// `Content-Length`, which holds.
     pub headers: HeaderMap,
     pub length: Length,
     /// The connection can serve another request after this answer.
@@ -188,7 +191,8 @@ fn parse(bytes: Bytes, method: &Method) -> Result<Head, Bad> {
     let modern = answer.version == Some(1);
     let reason = answer.reason.filter(|r| Some(*r) != status.canonical_reason());
     let reason = reason.and_then(|r| ReasonPhrase::try_from(Bytes::copy_from_slice(r.as_bytes())).ok());
-    let mut headers = HeaderMap::with_capacity(answer.headers.len() + 2);
+    let kept = answer.headers.iter().filter(|line| !line.name.eq_ignore_ascii_case("keep-alive")).count();
+    let mut headers = HeaderMap::with_capacity(kept);
     let (mut closes, mut stays, mut coded) = (!modern, false, false);
     let mut length = Length::UntilClose;
     for line in answer.headers.iter() {
@@ -208,9 +212,20 @@ fn parse(bytes: Bytes, method: &Method) -> Result<Head, Bad> {
             continue;
         }
         if name == header::CONNECTION {
-            let names = || value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-            closes |= names().any(|n| n.eq_ignore_ascii_case(b"close"));
-            stays |= names().any(|n| n.eq_ignore_ascii_case(b"keep-alive"));
+            let mut names_others = false;
+            for option in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                let (close, stay) = (option.eq_ignore_ascii_case(b"close"), option.eq_ignore_ascii_case(b"keep-alive"));
+                closes |= close;
+                stays |= stay;
+                names_others |= !close && !stay;
+            }
+            // What it says of this connection has been read. Other names tell which headers are not to go further.
+            if !names_others {
+                continue;
+            }
+        }
+        if name == KEEP_ALIVE {
+            continue;
         }
         headers.append(name, value);
     }
