@@ -7,10 +7,10 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mayfly_base::loops::patience;
+use mayfly_base::loops::{Patience, patience};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -18,23 +18,33 @@ use tokio::io::unix::AsyncFd;
 const WORTH_WATCHING: Duration = Duration::from_millis(50);
 
 /// Ready when the client has closed its side of the connection.
-pub(crate) struct Gone(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(crate) enum Gone {
+    /// Its end is noticed otherwise.
+    Never,
+    /// The request is young yet.
+    Young(Patience, RawFd),
+    Watched(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
 
 impl Gone {
     /// Watches the connection with this descriptor, which the caller keeps open while this lives.
     pub(crate) fn watch(connection: RawFd) -> Self {
-        Self(Some(Box::pin(closed(connection))))
+        Self::Young(patience(WORTH_WATCHING), connection)
     }
 
     /// For connections whose end is noticed otherwise.
     pub(crate) fn never() -> Self {
-        Self(None)
+        Self::Never
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
-            Some(future) => future.as_mut().poll(cx),
-            None => Poll::Pending,
+        if let Self::Young(patience, connection) = self {
+            ready!(Pin::new(patience).poll(cx));
+            *self = Self::Watched(Box::pin(closed(*connection)));
+        }
+        match self {
+            Self::Watched(future) => future.as_mut().poll(cx),
+            Self::Never | Self::Young(..) => Poll::Pending,
         }
     }
 
@@ -45,7 +55,6 @@ impl Gone {
 }
 
 async fn closed(connection: RawFd) {
-    patience(WORTH_WATCHING).await;
     if watch(connection).await.is_err() {
         // It cannot be watched; writing to it will tell in time.
         std::future::pending::<()>().await;

@@ -52,7 +52,7 @@ pub struct Pool {
     /// Its template stays although nobody calls.
     parked: AtomicBool,
     /// What every request for a service tells its server; filled on the first.
-    headers: OnceLock<Vec<(HeaderName, HeaderValue)>>,
+    headers: OnceLock<(Vec<(HeaderName, HeaderValue)>, Vec<u8>)>,
     state: Mutex<State>,
     /// The initialised process that instances are forked from. The lock is held while it is made, so that it is made once.
     pub(crate) template: tokio::sync::Mutex<Template>,
@@ -243,8 +243,8 @@ impl Pool {
         });
     }
 
-    /// The headers that tell a service's server which function it is.
-    pub(crate) fn headers(&self, inner: &Inner) -> &[(HeaderName, HeaderValue)] {
+    /// The headers that tell a service's server which function it is; and as they are written.
+    pub(crate) fn headers(&self, inner: &Inner) -> &(Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
         self.headers.get_or_init(|| service::headers_of(&self.spec, &inner.options))
     }
 

@@ -1,5 +1,6 @@
 //! What is written down of one request, and when.
 
+use super::http1::Reading;
 use super::resident::{Resident, Slot};
 use super::{Begun, BodyError, StreamBody};
 use crate::Inner;
@@ -111,7 +112,7 @@ impl Account {
     }
 
     /// Closes the account with the end of `body`.
-    pub(super) fn follow(self, body: StreamBody) -> StreamBody {
+    pub(super) fn follow(self, body: Reading) -> StreamBody {
         Followed { body, account: self, ended: false, error: None }.boxed_unsync()
     }
 }
@@ -155,7 +156,7 @@ impl Drop for Account {
 
 /// A body with the account of its request.
 struct Followed {
-    body: StreamBody,
+    body: Reading,
     account: Account,
     ended: bool,
     /// An error that is about to be passed on.

@@ -6,6 +6,7 @@
 
 mod account;
 mod connection;
+mod http1;
 mod resident;
 mod tunnel;
 mod visitor;
@@ -17,10 +18,10 @@ use crate::error::Refusal;
 use crate::pool::{Place, Pool};
 use account::Account;
 use bytes::Bytes;
-use connection::Failure;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
+use http1::{Asked, Failure, Reading};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::loops::within;
@@ -69,7 +70,7 @@ pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCal
         Ok(Reply::Stream(response)) => response.map(|body| account.follow(body)),
         Ok(Reply::Tunnel(response, tunnel)) => {
             tunnel.run(account);
-            response
+            response.map(|_| nothing())
         }
         Err(refusal) => {
             let response = refused(&refusal, request_id);
@@ -82,9 +83,9 @@ pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCal
 /// What an instance answered.
 enum Reply {
     /// A response with a body.
-    Stream(Response<StreamBody>),
+    Stream(Response<Reading>),
     /// The connection becomes something else.
-    Tunnel(Response<StreamBody>, tunnel::Tunnel),
+    Tunnel(Response<Reading>, tunnel::Tunnel),
 }
 
 /// Gets a slot: at once, or when one comes free or an instance has started.
@@ -105,21 +106,33 @@ async fn exchange(
     account: &mut Account,
 ) -> Result<Reply, Refusal> {
     let (mut parts, body) = request.into_parts();
-    describe(&mut parts.headers, pool, inner, account.request_id());
+    let mut id = [0u8; 36];
+    let id = crate::worker::format_id(account.request_id(), &mut id);
     let http2 = parts.version == Version::HTTP_2 && is_grpc(&parts.headers);
+    if http2 {
+        describe(&mut parts.headers, pool, inner, account.request_id());
+    }
     // A request that may have begun is sent a second time only if that does no harm, if there is no body to send again, and if its server
     // lives on: that one has closed what lay idle. One that died had probably begun.
     let again = body.is_end_stream() && is_idempotent(&parts.method);
-    let broken = Arc::new(AtomicBool::new(false));
-    let mut body = Some(visitor::watched(body, &broken));
+    let broken = (!body.is_end_stream()).then(Arc::<AtomicBool>::default);
+    let mut body = Some(match &broken {
+        Some(broken) => visitor::watched(body, broken),
+        None => body,
+    });
     for last_try in [false, true] {
         let resident = account.board(slot(inner, pool).await?);
-        let mut request = Request::new(body.take().unwrap_or_else(nothing));
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = parts.uri.clone();
-        *request.headers_mut() = parts.headers.clone();
-        let sending =
-            async { if http2 { resident.send_http2(request).await } else { resident.send(request, again).await } };
+        let body_now = body.take().unwrap_or_else(nothing);
+        let sending = async {
+            if http2 {
+                let mut request = Request::new(body_now);
+                *request.method_mut() = parts.method.clone();
+                *request.uri_mut() = parts.uri.clone();
+                *request.headers_mut() = parts.headers.clone();
+                return resident.send_http2(request).await;
+            }
+            resident.send(&asked(&parts, pool, inner, id), body_now, again).await
+        };
         let timeout_s = pool.spec.config.timeout_s;
         let failure = match within(Duration::from_secs(u64::from(timeout_s)), sending).await {
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -129,7 +142,7 @@ async fn exchange(
                 account.answered(&response, &parts.method, parts.uri.path());
                 return Ok(Reply::Stream(response));
             }
-            Some(Err(_)) if broken.load(Ordering::Acquire) => {
+            Some(Err(_)) if broken.as_ref().is_some_and(|b| b.load(Ordering::Acquire)) => {
                 return Err(Refusal::new(Status::INVALID_EVENT, "The body of the request was cut short or malformed"));
             }
             Some(Err(failure)) => failure,
@@ -177,6 +190,17 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// What an HTTP/1.1 server is asked.
+fn asked<'a>(parts: &'a http::request::Parts, pool: &'a Pool, inner: &Inner, request_id: &'a str) -> Asked<'a> {
+    Asked {
+        method: &parts.method,
+        target: &parts.uri,
+        headers: &parts.headers,
+        own: &pool.headers(inner).1,
+        request_id,
+    }
+}
+
 /// Tells the server which function it is. Source: SCF, "Web Function", request headers.
 fn describe(headers: &mut HeaderMap, pool: &Pool, inner: &Inner, request_id: RequestId) {
     let mut id = [0u8; 36];
@@ -184,18 +208,18 @@ fn describe(headers: &mut HeaderMap, pool: &Pool, inner: &Inner, request_id: Req
     if let Ok(value) = HeaderValue::from_str(id) {
         headers.insert(HeaderName::from_static("x-scf-request-id"), value);
     }
-    for (name, value) in pool.headers(inner) {
+    for (name, value) in &pool.headers(inner).0 {
         headers.insert(name.clone(), value.clone());
     }
 }
 
-/// The headers that are the same for every request of a version.
+/// The headers that are the same for every request of a version; and as they are written.
 pub(crate) fn headers_of(
     spec: &mayfly_model::VersionSpec,
     options: &crate::NodeOptions,
-) -> Vec<(HeaderName, HeaderValue)> {
+) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
     let config = &spec.config;
-    [
+    let headers: Vec<_> = [
         ("x-scf-memory", config.memory_mb.to_string()),
         ("x-scf-timeout", (u64::from(config.timeout_s) * 1000).to_string()),
         ("x-scf-version", spec.key.version.clone()),
@@ -207,7 +231,12 @@ pub(crate) fn headers_of(
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?)))
-    .collect()
+    .collect();
+    let mut written = Vec::new();
+    for (name, value) in &headers {
+        http1::field(&mut written, name, value);
+    }
+    (headers, written)
 }
 
 /// The HTTP status that stands for a status of an invocation, for visitors who know only the former.

@@ -1,7 +1,7 @@
 //! One instance of a service, and the places it has for requests.
 
-use super::connection::{self, Connection, Failure};
-use super::{SERVICE_PROGRAM, StreamBody};
+use super::http1::{Answered, Asked, Connection, Failure, Reading};
+use super::{SERVICE_PROGRAM, StreamBody, connection};
 use crate::Inner;
 use crate::error::Refusal;
 use crate::output::{Output, Printed, Watcher};
@@ -12,7 +12,7 @@ use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mayfly_base::loops::here;
+use mayfly_base::loops::{Roaming, here};
 use mayfly_model::{ColdStart, ColdStartReason, RuntimeId, Status};
 use mayfly_sandbox::Instance;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 
 /// First pause between two looks whether the server listens; it doubles up to the longest.
 const LISTEN_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -49,6 +50,9 @@ impl Paper {
     }
 }
 
+/// An HTTP/1.1 connection to a server, on whichever event loop uses it.
+pub(super) type Line = Connection<Roaming<TcpStream>>;
+
 /// A running server.
 pub(crate) struct Resident {
     instance: Arc<dyn Instance>,
@@ -58,7 +62,7 @@ pub(crate) struct Resident {
     streams: AtomicUsize,
     gone: AtomicBool,
     /// Connections without a request, and the event loops that used them last.
-    idle: Mutex<Vec<(usize, Connection)>>,
+    idle: Mutex<Vec<(usize, Line)>>,
     http2: tokio::sync::Mutex<Option<http2::SendRequest<StreamBody>>>,
     printed: Arc<Mutex<Paper>>,
     cold_start: Mutex<Option<ColdStart>>,
@@ -165,7 +169,7 @@ impl Resident {
     }
 
     /// A new connection to the server.
-    pub(super) async fn connect(&self) -> io::Result<tokio::net::TcpStream> {
+    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
         let socket = self.instance.open_socket().await.map_err(io::Error::other)?;
         connection::connect(socket).await
     }
@@ -175,7 +179,7 @@ impl Resident {
         self.connect().await.map(drop)
     }
 
-    fn idle_connection(&self) -> Option<Connection> {
+    fn idle_connection(&self) -> Option<Line> {
         loop {
             let mut connection = {
                 let mut idle = self.idle.lock();
@@ -250,34 +254,37 @@ impl Resident {
     /// Sends a request over HTTP/1.1 and waits for the response's head. `again`: it may be sent twice.
     pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<StreamBody>,
+        asked: &Asked<'_>,
+        body: StreamBody,
         again: bool,
-    ) -> Result<Response<StreamBody>, Failure> {
-        *request.version_mut() = Version::HTTP_11;
-        let connection = match self.idle_connection() {
-            Some(connection) => connection,
-            None => {
-                let connected = match self.connect().await {
-                    Ok(stream) => Connection::new(stream).await.map_err(|e| connection::reason(&e)),
-                    Err(e) => Err(format!("connect to port {}: {e}", super::SERVICE_PORT)),
-                };
-                match connected {
-                    Ok(connection) => connection,
-                    Err(why) => return Err(Failure::NotBegun { body: Some(request.into_body()), why }),
+    ) -> Result<Response<Reading>, Failure> {
+        let line = match self.idle_connection() {
+            Some(line) => line,
+            None => match self.connect().await {
+                Ok(stream) => Line::new(Roaming::new(stream)),
+                Err(e) => {
+                    let why = format!("connect to port {}: {e}", super::SERVICE_PORT);
+                    return Err(Failure::NotBegun { body: Some(body), why });
                 }
-            }
+            },
         };
+        match line.send(asked, body, again, false, self.home()).await? {
+            Answered::Response(response) | Answered::Upgraded(response, _) => Ok(response),
+        }
+    }
+
+    /// Where connections go when they have nothing to do.
+    pub(super) fn home(self: &Arc<Self>) -> impl FnOnce(Line) + Send + Unpin + 'static {
         let me = Arc::downgrade(self);
-        let home = move |connection| {
+        move |line| {
             if let Some(me) = me.upgrade() {
-                me.idle.lock().push((here(), connection));
+                me.idle.lock().push((here(), line));
             }
-        };
-        connection.send(request, again, home).await
+        }
     }
 
     /// Sends a request over HTTP/2 without TLS and waits for the response's head.
-    pub(super) async fn send_http2(&self, mut request: Request<StreamBody>) -> Result<Response<StreamBody>, Failure> {
+    pub(super) async fn send_http2(&self, mut request: Request<StreamBody>) -> Result<Response<Reading>, Failure> {
         *request.version_mut() = Version::HTTP_2;
         // HTTP/2 carries the host in the target.
         let host = request.headers_mut().remove(http::header::HOST);
@@ -293,7 +300,7 @@ impl Resident {
             Err(why) => return Err(Failure::NotBegun { body: Some(request.into_body()), why }),
         };
         match sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+            Ok(response) => Ok(response.map(|body| Reading::Live(body.map_err(Into::into).boxed_unsync()))),
             Err(mut e) => {
                 let why = connection::reason(e.error());
                 Err(match e.take_message() {

@@ -1,21 +1,22 @@
 //! Connections that become something else: WebSockets, passed through byte for byte.
 
 use super::account::Account;
-use super::connection::{self, reason};
-use super::{Reply, StreamBody, describe, slot};
+use super::http1::{Answered, Failure, Upgraded};
+use super::resident::Line;
+use super::{Reply, StreamBody, slot};
 use crate::Inner;
 use crate::error::Refusal;
 use crate::pool::Pool;
-use http::{Request, StatusCode};
-use http_body_util::BodyExt;
-use hyper::client::conn::http1;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use http::Request;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mayfly_base::loops::Roaming;
 use mayfly_model::Status;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Bytes carried at a time in one direction. Two such buffers live for each open WebSocket while it moves data.
@@ -27,7 +28,7 @@ const HALF_OPEN: Duration = Duration::from_secs(10);
 /// Two connections that are about to be joined.
 pub(super) struct Tunnel {
     visitor: OnUpgrade,
-    server: Upgraded,
+    server: Upgraded<Roaming<TcpStream>>,
     idle: Option<Duration>,
 }
 
@@ -35,12 +36,11 @@ pub(super) struct Tunnel {
 pub(super) async fn open(
     inner: &Arc<Inner>,
     pool: &Arc<Pool>,
-    mut request: Request<StreamBody>,
+    request: Request<StreamBody>,
     visitor: OnUpgrade,
     account: &mut Account,
 ) -> Result<Reply, Refusal> {
-    describe(request.headers_mut(), pool, inner, account.request_id());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (parts, body) = request.into_parts();
     let limit = Duration::from_secs(u64::from(pool.spec.config.timeout_s));
     let mut resident = account.board(slot(inner, pool).await?);
     let stream = match resident.connect().await {
@@ -56,32 +56,28 @@ pub(super) async fn open(
             }
         }
     };
-    let attempt = async {
-        let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the server's connection, or hands it over.
-        let driver = tokio::spawn(driver.with_upgrades());
-        let response = sender.send_request(request).await?;
-        Ok::<_, hyper::Error>((response, driver))
-    };
-    let (mut response, driver) = match tokio::time::timeout(limit, attempt).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(e)) => return Err(account.leave(&reason(&e))),
+    let mut id = [0u8; 36];
+    let id = crate::worker::format_id(account.request_id(), &mut id);
+    let asked = super::asked(&parts, pool, inner, id);
+    let sending = Line::new(Roaming::new(stream)).send(&asked, body, false, true, resident.home());
+    let answered = match tokio::time::timeout(limit, sending).await {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(Failure::NotBegun { why, .. } | Failure::Broken { why })) => return Err(account.leave(&why)),
         Err(_) => {
             let message = format!("Invoking task timed out after {} seconds", limit.as_secs());
             return Err(Refusal::new(Status::TIME_LIMIT, message));
         }
     };
-    account.answered(&response, &method, &path);
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let held = connection::Held::new(driver.abort_handle());
-        return Ok(Reply::Stream(response.map(|body| held.follow(body.map_err(Into::into).boxed_unsync()))));
-    }
-    let server = match hyper::upgrade::on(&mut response).await {
-        Ok(server) => server,
-        Err(e) => return Err(account.leave(&reason(&e))),
+    let (response, server) = match answered {
+        Answered::Response(response) => {
+            account.answered(&response, &parts.method, parts.uri.path());
+            return Ok(Reply::Stream(response));
+        }
+        Answered::Upgraded(response, server) => (response, server),
     };
+    account.answered(&response, &parts.method, parts.uri.path());
     let idle = pool.spec.config.service.and_then(|s| s.websocket_idle_s).map(|s| Duration::from_secs(u64::from(s)));
-    Ok(Reply::Tunnel(response.map(|_| super::nothing()), Tunnel { visitor, server, idle }))
+    Ok(Reply::Tunnel(response, Tunnel { visitor, server, idle }))
 }
 
 impl Tunnel {
@@ -89,7 +85,7 @@ impl Tunnel {
     pub(super) fn run(self, mut account: Account) {
         tokio::spawn(async move {
             let Ok(visitor) = self.visitor.await else { return };
-            let (status, bytes) = join(TokioIo::new(visitor), TokioIo::new(self.server), self.idle, HALF_OPEN).await;
+            let (status, bytes) = join(TokioIo::new(visitor), self.server, self.idle, HALF_OPEN).await;
             account.end_as(status);
             account.count(bytes);
         });
@@ -99,13 +95,15 @@ impl Tunnel {
 /// Carries bytes both ways until both have ended, one fails, or nothing moves for `idle`, or for `half_open` once the visitor has closed its
 /// side. Returns how it ended, and the bytes that went to
 /// the visitor.
-async fn join<V, S>(visitor: V, server: S, idle: Option<Duration>, half_open: Duration) -> (Status, usize)
+async fn join<V, S>(visitor: V, server: Upgraded<S>, idle: Option<Duration>, half_open: Duration) -> (Status, usize)
 where
     V: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut from_visitor, mut to_visitor) = tokio::io::split(visitor);
-    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let (from_server, mut to_server) = tokio::io::split(server.stream);
+    // What it has said already comes first.
+    let mut from_server = std::io::Cursor::new(server.ahead).chain(from_server);
     let moved = parking_lot::Mutex::new(Instant::now());
     let mut sent = 0;
     let ended = {
@@ -177,6 +175,7 @@ async fn carry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     const LIMIT: Duration = Duration::from_secs(2);
@@ -188,7 +187,7 @@ mod tests {
         half_open: Duration,
     ) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(Status, usize)>) {
         let ((visitor, ours), (server, theirs)) = (duplex(1024), duplex(1024));
-        (visitor, server, tokio::spawn(join(ours, theirs, idle, half_open)))
+        (visitor, server, tokio::spawn(join(ours, Upgraded { stream: theirs, ahead: Bytes::new() }, idle, half_open)))
     }
 
     #[tokio::test]

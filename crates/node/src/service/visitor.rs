@@ -11,9 +11,6 @@ use std::task::{Context, Poll};
 
 /// A body that says in `broken` when its visitor breaks it off: the server sees its connection end, and cannot be blamed.
 pub(super) fn watched(body: StreamBody, broken: &Arc<AtomicBool>) -> StreamBody {
-    if body.is_end_stream() {
-        return body;
-    }
     Watched { body, broken: Arc::clone(broken) }.boxed_unsync()
 }
 
