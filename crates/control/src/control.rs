@@ -7,7 +7,7 @@ use crate::api::envelope::ApiResponse;
 use crate::catalogue::{Catalogue, DomainEntry, LoadError, RouteTarget, UrlRoute, clip};
 use crate::deliveries::Deliveries;
 use crate::endings::{Account, Endings};
-use crate::events::{EventConcurrency, Events};
+use crate::events::{EventConcurrency, EventParts, Events};
 use crate::installs::Installs;
 use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
@@ -159,16 +159,15 @@ impl Control {
         let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
-        let events = Arc::new(Events::new(
-            events,
-            catalogue.clone(),
-            invoker.clone(),
-            logs.clone(),
-            endings.clone(),
-            clock.clone(),
-            options.events,
-            options.drain,
-        ));
+        let event_parts = EventParts {
+            log: events,
+            catalogue: catalogue.clone(),
+            invoker: invoker.clone(),
+            records: logs.clone(),
+            endings: endings.clone(),
+            clock: clock.clone(),
+        };
+        let events = Arc::new(Events::new(event_parts, options.events, options.drain));
         // Before the first question for them: what is pending must not look as if it had never been.
         events.recover().await.map_err(LoadError::Events)?;
         let replays = Arc::new(Replays::new(failures.clone(), events.clone(), clock.clone()));

@@ -182,18 +182,26 @@ fn attempts(tried: Tried) -> u32 {
     tried.run_errors.saturating_add(tried.platform_errors)
 }
 
+/// What the dispatcher works with.
+pub struct EventParts {
+    /// Accepted events.
+    pub log: Arc<dyn EventLog>,
+    /// What exists.
+    pub catalogue: Catalogue,
+    /// Runs invocations.
+    pub invoker: Arc<dyn Invoker>,
+    /// Records of invocations.
+    pub records: Arc<dyn Logs>,
+    /// What follows the ends of events.
+    pub endings: Arc<Endings>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl Events {
     /// Makes the dispatcher; nothing runs before [`Events::run`].
-    pub fn new(
-        log: Arc<dyn EventLog>,
-        catalogue: Catalogue,
-        invoker: Arc<dyn Invoker>,
-        records: Arc<dyn Logs>,
-        endings: Arc<Endings>,
-        clock: Arc<dyn Clock>,
-        concurrency: EventConcurrency,
-        drain: Duration,
-    ) -> Self {
+    pub fn new(parts: EventParts, concurrency: EventConcurrency, drain: Duration) -> Self {
+        let EventParts { log, catalogue, invoker, records, endings, clock } = parts;
         Self {
             log,
             catalogue,

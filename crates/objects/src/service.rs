@@ -192,9 +192,9 @@ impl Objects {
     async fn carry_out(&self, request: Request<Body>) -> Response<Body> {
         let document = is_document(&request);
         let answered = async {
-            let request = request.map(|body| s3s::Body::http_body_unsync(body));
+            let request = request.map(s3s::Body::http_body_unsync);
             match self.s3.call(request).await {
-                Ok(answer) => answer.map(|body| UnsyncBoxBody::new(body)),
+                Ok(answer) => answer.map(UnsyncBoxBody::new),
                 Err(failed) => {
                     tracing::error!(error = ?failed, "a request for objects could not be answered");
                     error(500, "InternalError", "An internal error occurred. Try again; the server's log says more.")

@@ -13,10 +13,7 @@ const CALLERS: usize = 32;
 const EACH: usize = 100;
 
 /// Runs `EACH` calls on each of `CALLERS` tasks, and tells calls per second.
-async fn rate<F: Future<Output = ()> + Send>(call: impl Fn() -> F + Clone + Send + 'static) -> f64
-where
-    F: 'static,
-{
+async fn rate<F: Future<Output = ()> + Send + 'static>(call: impl Fn() -> F + Clone + Send + 'static) -> f64 {
     let begun = Instant::now();
     let tasks: Vec<_> = (0..CALLERS)
         .map(|_| {

@@ -52,11 +52,14 @@ pub struct Pool {
     /// Its template stays although nobody calls.
     parked: AtomicBool,
     /// What every request for a service tells its server; filled on the first.
-    headers: OnceLock<(Vec<(HeaderName, HeaderValue)>, Vec<u8>)>,
+    headers: OnceLock<ServiceHeaders>,
     state: Mutex<State>,
     /// The initialised process that instances are forked from. The lock is held while it is made, so that it is made once.
     pub(crate) template: tokio::sync::Mutex<Template>,
 }
+
+/// Header fields, as a map takes them and as they are written.
+type ServiceHeaders = (Vec<(HeaderName, HeaderValue)>, Vec<u8>);
 
 #[derive(Default)]
 struct State {

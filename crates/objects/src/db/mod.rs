@@ -397,7 +397,7 @@ impl Step<'_> {
 
     /// Whether the outbox has room for one more change.
     fn has_room(&self) -> bool {
-        self.writer.depth.count() + self.gathered.noticed.len() as u64 + 1 <= self.writer.limits.outbox_max
+        self.writer.depth.count() + (self.gathered.noticed.len() as u64) < self.writer.limits.outbox_max
     }
 
     /// Writes a notice for each rule.
