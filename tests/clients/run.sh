@@ -58,7 +58,7 @@ if [ -z "$MAYFLY_ENDPOINT" ]; then
   say "0 passed, 1 failed"
   exit 1
 fi
-objects=$(sed -n 's/.*objects on http:\/\/\([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
+objects=$(sed -n 's/.*objects: \([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
 export MAYFLY_ENDPOINT MAYFLY_PLATFORM_PID=$platform
 MAYFLY_QUEUES=$(sed -n 's/.*queues: \([0-9.:]*\).*/\1/p' "$work/ready" | head -n 1)
 export MAYFLY_QUEUES

@@ -91,11 +91,11 @@ pub async fn run(options: PlatformOptions) -> Result<()> {
         }
     };
     println!(
-        "mayfly is ready on http://{}{}{} after {} ms (queues: {}; secret id {}; keys in {})",
+        "mayfly is ready on http://{}{} after {} ms (objects: {}; queues: {}; secret id {}; keys in {})",
         platform.address(),
         platform.tls_address().map(|address| format!(" and https://{address}")).unwrap_or_default(),
-        platform.objects_address().map(|address| format!(", with objects on http://{address}")).unwrap_or_default(),
         begun.elapsed().as_millis(),
+        Listen(platform.objects_address()),
         Listen(platform.queues_address()),
         platform.keys().secret_id,
         platform.keys().source,

@@ -61,3 +61,63 @@ impl Source for TopicSource {
         Lag { events: lag.count, oldest_ms: u64::try_from(lag.age.as_millis()).unwrap_or(u64::MAX) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mayfly_base::SystemClock;
+    use mayfly_model::{CmqDesc, TriggerConfig};
+    use mayfly_queues::QueueLimits;
+    use mayfly_queues::spec::TopicChange;
+    use mayfly_triggers::contract::Rig;
+    use mayfly_triggers::source::FromSource;
+    use mayfly_triggers::{Door, Trigger, trigger_contract};
+    use std::sync::Arc;
+
+    /// A topic, and a trigger of it.
+    struct TopicRig {
+        queues: Queues,
+        binding: Binding,
+        published: usize,
+        _data: tempfile::TempDir,
+    }
+
+    async fn rig() -> TopicRig {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("queues.db");
+        let queues = Queues::open(&path, QueueLimits::default(), Arc::new(SystemClock)).await.unwrap();
+        queues.create_topic("news", TopicChange::default()).await.unwrap();
+        let config = TriggerConfig {
+            id: "0123456789abcdef".into(),
+            name: "news".into(),
+            desc: TriggerDesc::Cmq(CmqDesc::default()),
+            qualifier: "$LATEST".into(),
+            enabled: true,
+            argument: String::new(),
+            description: String::new(),
+            add_time_ms: 0,
+            mod_time_ms: 0,
+        };
+        let binding = Binding { namespace: "default".into(), function: "f".into(), config: Arc::new(config) };
+        TopicSource::new(queues.clone(), 1).bind(std::slice::from_ref(&binding));
+        TopicRig { queues, binding, published: 0, _data: data }
+    }
+
+    #[async_trait]
+    impl Rig for TopicRig {
+        async fn start(&mut self, door: Arc<dyn Door>) -> Arc<dyn Trigger> {
+            let source = TopicSource::new(self.queues.clone(), 1);
+            source.bind(std::slice::from_ref(&self.binding));
+            Arc::new(FromSource::new(self.binding.clone(), Arc::new(source), door, Arc::default()))
+        }
+
+        async fn happen(&mut self, events: usize) {
+            for _ in 0..events {
+                self.published += 1;
+                self.queues.publish("news", format!("message {}", self.published), Vec::new()).await.unwrap();
+            }
+        }
+    }
+
+    trigger_contract!(contract, rig);
+}

@@ -108,7 +108,7 @@ impl Setup {
         };
         let address =
             line.split_whitespace().find_map(|w| w.strip_prefix("http://")).expect("the ready line has the address");
-        let objects = line.split_whitespace().filter_map(|w| w.strip_prefix("http://")).nth(1).unwrap_or("").to_owned();
+        let objects = after(&line, "objects:").unwrap_or_default().to_owned();
         let client = Client { address: address.to_owned(), secret_id: SECRET_ID.into(), secret_key: SECRET_KEY.into() };
         Platform { client, data, objects, child: Some(child), ready_line: line, _temporary: temporary }
     }

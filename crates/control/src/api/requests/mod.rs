@@ -37,12 +37,8 @@ pub struct ActionSpec {
 }
 
 /// The published actions of SCF 2018-04-16 that are not built: they answer `InvalidAction`.
-pub const NOT_BUILT: &[(&str, &str)] = &[
-    ("GetAsyncEventStatus", "asynchronous-execution functions"),
-    ("ListAsyncEvents", "asynchronous-execution functions"),
-    ("TerminateAsyncEvent", "asynchronous-execution functions"),
-    ("PutTotalConcurrencyConfig", "the account's quota is a setting of the server"),
-];
+pub const NOT_BUILT: &[(&str, &str)] =
+    &[("PutTotalConcurrencyConfig", "the account's quota is a setting of the server")];
 
 /// Actions that are Mayfly's own.
 pub const OWN: &[&str] = &[
