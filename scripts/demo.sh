@@ -17,7 +17,10 @@ say "what this machine can do: mayfly doctor"
 "$mayfly" doctor || true
 
 say "starting the platform on $MAYFLY_ENDPOINT, data in $data"
-"$mayfly" up --data "$data" --listen "$listen" &
+# Elsewhere than usual, another platform may be at home: the other listeners take any free port.
+others=()
+[ "$listen" = 127.0.0.1:8700 ] || others=(--objects-listen 127.0.0.1:0 --queues-listen 127.0.0.1:0)
+"$mayfly" up --data "$data" --listen "$listen" "${others[@]}" &
 platform=$!
 trap 'kill $platform 2>/dev/null; wait $platform 2>/dev/null || true' EXIT
 for _ in $(seq 100); do
@@ -64,6 +67,7 @@ Now try, in another terminal:
   mayfly deploy examples/python-word-count && mayfly invoke word-count -d '{"text":"to be or not to be"}'
   mayfly publish python-hello -m "first" && mayfly versions python-hello
   mayfly logs python-hello
+  mayfly trigger timer python-hello each-minute --cron '0 * * * * * *' --message Mayfly && mayfly logs python-hello -f
   curl -N $MAYFLY_ENDPOINT/fn/default/node-web/clock      # a stream; or http://node-web.default.fn.localhost:${listen##*:}/ in a browser
   curl $MAYFLY_ENDPOINT/metrics
   docs/quick-start.md tells the rest.

@@ -4,7 +4,7 @@ use crate::control::Inner;
 use crate::endings::Cause;
 use crate::events::Event;
 use crate::ports::{LogFilter, LogOrder, LogStatus};
-use mayfly_model::{ApiError, FunctionRecord, RequestId, TriggerConfig, limits};
+use mayfly_model::{ApiError, FunctionRecord, RequestId, TriggerConfig};
 use std::sync::Arc;
 
 /// A trigger, and the function that it belongs to.
@@ -49,8 +49,8 @@ pub struct TriggeredEvent {
 }
 
 pub(crate) async fn accept(control: &Inner, event: TriggeredEvent) -> Result<(), ApiError> {
-    if event.event.len() > limits::EVENT_ASYNC_BYTES_MAX {
-        let max = limits::EVENT_ASYNC_BYTES_MAX;
+    let max = control.options.event_bytes_max;
+    if event.event.len() > max {
         let message =
             format!("The event has {} bytes; the limit of an asynchronous invocation is {max}.", event.event.len());
         return Err(ApiError::new("InvalidParameter.RequestTooLarge", message));
