@@ -109,6 +109,11 @@ rollback() {
   note="8 calls: $seen"
   [ "$seen" = "one one one one one one one one " ]
 }
+listed() {
+  scf ListAsyncEvents --FunctionName $name || return 1
+  note="$(tr -d '\n' <<<"$out" | cut -c 1-200)"
+  grep -q '"TotalCount": 1' <<<"$out" && grep -q '"FINISHED"' <<<"$out"
+}
 wrong_key() { TENCENTCLOUD_SECRET_KEY=00000000000000000000000000000000 refused AuthFailure.SignatureFailure ListFunctions; }
 wrong_id() { TENCENTCLOUD_SECRET_ID=AKIDnobody refused AuthFailure.SecretIdNotFound ListFunctions; }
 late() { PYTHONPATH="$here/clock" PYTHONDONTWRITEBYTECODE=1 MAYFLY_CLOCK_SHIFT=-3600 refused AuthFailure.SignatureExpire ListFunctions; }
@@ -133,7 +138,8 @@ check "a clock one hour late" late
 check "wrong name, GetFunction" refused ResourceNotFound.Function GetFunction --FunctionName nobody
 check "wrong name, Invoke" refused ResourceNotFound.Function Invoke --FunctionName nobody
 check "wrong value" refused InvalidParameterValue.MemorySize UpdateFunctionConfiguration --FunctionName $name --MemorySize 100
-check "an action that is not built" refused InvalidAction ListAsyncEvents --FunctionName $name
+check "an action that is not built" refused InvalidAction PutTotalConcurrencyConfig --TotalConcurrencyMem 128000
+check "ListAsyncEvents" listed
 check "a package that is not a zip" refused InvalidParameterValue.ZipFile UpdateFunctionCode --FunctionName $name --ZipFile aGVsbG8gd29ybGQ=
 check "DeleteAlias, DeleteFunction" delete
 
