@@ -22,6 +22,9 @@ const MIGRATIONS: &[Migration] = &[Migration {
 /// Pages of the file given back to the system at a time, once the log has run empty.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
 
+/// Moves the write-ahead log into the database, and cuts it to nothing.
+const TRUNCATE_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
 /// What appends leave free on the disk, in bytes: removing an event takes room in the write-ahead log first, and a log that is full must be
 /// able to run empty.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -130,6 +133,24 @@ struct Pending {
 }
 
 impl Pending {
+    /// True when so many bytes of events leave [`RESERVE_BYTES`] on the disk.
+    async fn has_room(&self, conn: &mut SqliteConnection, bytes: u64) -> bool {
+        let free = match rustix::fs::statvfs(&self.path) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            // Then it is for the commit to find out.
+            Err(_) => return true,
+        };
+        // Each byte is written to the write-ahead log first, and into the database later, where there may be room already.
+        if free.saturating_sub(2 * bytes) >= RESERVE_BYTES {
+            return true;
+        }
+        let unused = sqlx::query_scalar::<_, i64>(
+            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
+        );
+        let unused = unused.fetch_one(conn).await.map_or(0, i64::unsigned_abs);
+        free.saturating_sub(bytes + bytes.saturating_sub(unused)) >= RESERVE_BYTES
+    }
+
     /// Turns appends away that would leave less than [`RESERVE_BYTES`] on the disk.
     async fn refuse_what_does_not_fit(&self, conn: &mut SqliteConnection, group: &mut Vec<Write>) {
         let size = |write: &Write| match &write.op {
@@ -140,20 +161,14 @@ impl Pending {
         if bytes == 0 {
             return;
         }
-        let free = match rustix::fs::statvfs(&self.path) {
-            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
-            // Then it is for the commit to find out.
-            Err(_) => return,
-        };
-        // Each byte is written to the write-ahead log first, and into the database later, where there may be room already.
-        if free.saturating_sub(2 * bytes) >= RESERVE_BYTES {
+        if self.has_room(conn, bytes).await {
             return;
         }
-        let unused = sqlx::query_scalar::<_, i64>(
-            "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
-        );
-        let unused = unused.fetch_one(conn).await.map_or(0, i64::unsigned_abs);
-        if free.saturating_sub(bytes + bytes.saturating_sub(unused)) >= RESERVE_BYTES {
+        // The write-ahead log keeps what it took in its worst minute, and nothing but a write would make it give that back.
+        if let Err(error) = sqlx::query(TRUNCATE_LOG).execute(&mut *conn).await {
+            tracing::warn!(%error, "giving back the write-ahead log of the event database");
+        }
+        if self.has_room(conn, bytes).await {
             return;
         }
         let (appends, others) = group.drain(..).partition(|write| matches!(write.op, Op::Append(_)));
