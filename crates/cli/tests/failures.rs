@@ -210,7 +210,7 @@ fn the_command_line_lists_shows_edits_and_replays() {
     assert!(over["State"] == "cancelled" && over["Sent"].as_u64() < Some(12), "{over}");
     printed(&mayfly(&platform, &["failures", "rm", "-F", "work", "--yes"]), 0);
     assert_eq!(kept(&platform, json!({})), 0);
-    // There are no queues: that is said, and nothing is changed.
+    // There is no such queue: that is said, and nothing is changed.
     let refused = mayfly(&platform, &["destinations", "work", "--dead-letter", "queue:dead"]);
     printed(&refused, 2);
     let told = printed(&mayfly(&platform, &["destinations", "work", "--on-success", "function:work"]), 0);
