@@ -183,6 +183,7 @@ async fn a_running_event_that_is_terminated_ends_and_is_not_tried_again() {
     }
     assert_eq!(p.invoker.calls.lock().len(), 2);
     assert_eq!(p.control.events().ended_counts().aborted, 2);
+    assert_eq!(p.ok("ListFailures", json!({})).await["Failures"], json!([]), "what was terminated is no failure");
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,6 +199,7 @@ async fn between_two_attempts_it_can_be_terminated_too() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(p.invoker.calls.lock().len(), 1);
     assert_eq!(status(&p, &id).await, ("ABORTED".into(), 499));
+    assert_eq!(p.ok("ListFailures", json!({})).await["Failures"], json!([]), "what was terminated is no failure");
 }
 
 #[tokio::test(start_paused = true)]
