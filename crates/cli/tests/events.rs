@@ -267,3 +267,32 @@ def main_handler(event, context):
     let end = json!({ "FunctionName": "long", "InvokeRequestId": ids[2] });
     platform.must("TerminateAsyncEvent", end);
 }
+
+#[test]
+fn a_visit_to_an_asynchronous_functions_url_is_answered_when_the_event_is_durable() {
+    if !can_sandbox() {
+        return;
+    }
+    const TELLS: &str = r"
+def main_handler(event, context):
+    print('asked for %s.' % event['queryString']['n'], flush=True)
+";
+    let data = tempfile::tempdir().unwrap();
+    let platform = start(data.path());
+    let fields = json!({ "MemorySize": 64, "AsyncRunEnable": "TRUE" });
+    platform.create("visited", "Python3.9", "index.main_handler", &[("index.py", TELLS)], fields);
+    let desc = json!({ "AuthType": "NONE" }).to_string();
+    let trigger = json!({ "FunctionName": "visited", "TriggerName": "url", "Type": "http", "TriggerDesc": desc });
+    platform.must("CreateTrigger", trigger);
+    let (status, body) = platform.get("/fn/default/visited/?n=7");
+    assert_eq!(status, 202, "{body}");
+    let id = serde_json::from_str::<Value>(&body).unwrap()["requestId"].clone();
+    // What was answered is durable.
+    let platform = start(&platform.kill());
+    let told = || platform.must("GetAsyncEventStatus", json!({ "InvokeRequestId": id }))["Result"]["Status"].clone();
+    wait_for("it has run", || told() == "FINISHED");
+    let logs = platform.must("GetFunctionLogs", json!({ "FunctionName": "visited", "FunctionRequestId": id }));
+    assert!(logs["Data"][0]["Log"].as_str().unwrap().contains("asked for 7."), "{logs}");
+    let listed = platform.must("ListAsyncEvents", json!({ "FunctionName": "visited", "InvokeType": ["API"] }));
+    assert_eq!(listed["TotalCount"], 1, "{listed}");
+}

@@ -32,7 +32,7 @@ const CAPTURE_PATIENCE: Duration = Duration::from_secs(5);
 /// What an event came of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// Type of the trigger; empty: a call of the API.
+    /// Type of the trigger; `url`: a visit to the function's URL; empty: a call of the API.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Events before it in a row that destinations made.
@@ -63,7 +63,10 @@ impl Cause {
 
     /// As lists of events show it (`InvokeType`): `API`, or the trigger's type in capitals.
     pub fn invoke_type(&self) -> String {
-        if self.source.is_empty() { "API".into() } else { self.source.to_ascii_uppercase() }
+        match self.source.as_str() {
+            "" | "url" => "API".into(),
+            trigger => trigger.to_ascii_uppercase(),
+        }
     }
 
     /// Where the request came from, as failures show it.

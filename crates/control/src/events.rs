@@ -21,6 +21,7 @@ use mayfly_store::{EventCursor, EventLog, StoreError, StoredEvent};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -98,7 +99,8 @@ struct Item {
     event: Option<Arc<Event>>,
     bytes: usize,
     qualifier: Box<str>,
-    source: Box<str>,
+    /// What it came of; most came of a call of the API.
+    cause: Option<Box<Cause>>,
     state: Stage,
 }
 
@@ -132,6 +134,12 @@ struct State {
     turns: VecDeque<Owner>,
     running: usize,
     cached_bytes: usize,
+}
+
+impl Item {
+    fn cause(&self) -> Cause {
+        self.cause.as_deref().cloned().unwrap_or_default()
+    }
 }
 
 impl State {
@@ -223,7 +231,7 @@ impl Events {
     /// Takes an event in. It is durable when this returns, and will be run.
     ///
     /// Errors: `RequestLimitExceeded` when too many events are pending; else see [`store_error`].
-    pub async fn accept(&self, id: RequestId, event: Event) -> Result<(), ApiError> {
+    pub async fn accept(self: &Arc<Self>, id: RequestId, event: Event) -> Result<(), ApiError> {
         self.offer(id, event).await.map_err(|error| match error {
             StoreError::Full(why) => ApiError::new(
                 "RequestLimitExceeded",
@@ -236,7 +244,15 @@ impl Events {
     }
 
     /// As [`Self::accept`], for the platform itself. An event whose id is pending already is left as it is.
-    pub(crate) async fn offer(&self, id: RequestId, event: Event) -> Result<(), StoreError> {
+    pub(crate) async fn offer(self: &Arc<Self>, id: RequestId, event: Event) -> Result<(), StoreError> {
+        // Carried to its end when the caller goes away: an event that is in the log and not in the index would run only after the next start.
+        let appending = tokio::spawn(Arc::clone(self).append(id, event));
+        appending
+            .await
+            .map_err(|error| StoreError::Io { doing: "store an event", source: Arc::new(io::Error::other(error)) })?
+    }
+
+    async fn append(self: Arc<Self>, id: RequestId, event: Event) -> Result<(), StoreError> {
         let payload = serde_json::to_vec(&event).map_err(|_| StoreError::Corrupt("an event to be stored"))?;
         let bytes = payload.len();
         let due_ms = event.accepted_ms;
@@ -263,9 +279,10 @@ impl Events {
         if cached {
             state.cached_bytes += bytes;
         }
-        let (qualifier, source) = (event.qualifier.as_str().into(), event.cause.source.as_str().into());
+        let qualifier = event.qualifier.as_str().into();
+        let cause = (!event.cause.is_default()).then(|| Box::new(event.cause.clone()));
         let event = cached.then(|| Arc::new(event));
-        let item = Item { owner, since_ms, due_ms, tried, event, bytes, qualifier, source, state: Stage::Waiting };
+        let item = Item { owner, since_ms, due_ms, tried, event, bytes, qualifier, cause, state: Stage::Waiting };
         state.items.insert(id, item);
         state.waiting.insert((due_ms, id));
     }

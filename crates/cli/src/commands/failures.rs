@@ -81,13 +81,13 @@ pub struct Which {
 }
 
 impl Which {
-    fn filter(&self, ids: &[String]) -> FailureFilter {
+    fn filter(&self) -> FailureFilter {
         let ago = |seconds: i64| {
             let time = Span::try_seconds(seconds).and_then(|span| Local::now().checked_sub_signed(span));
             time.map(|time| time.format("%Y-%m-%d %H:%M:%S").to_string())
         };
         FailureFilter {
-            request_ids: ids.to_vec(),
+            request_ids: Vec::new(),
             namespace: self.namespace.clone(),
             function_name: self.function.clone(),
             version: self.version.clone(),
@@ -99,6 +99,30 @@ impl Which {
             resolved: None,
             replays: None,
         }
+    }
+}
+
+/// Which failures something is done with: by id, by a filter, or all.
+#[derive(Debug, Args)]
+pub struct Chosen {
+    /// Ids of the requests that failed
+    #[arg(value_name = "REQUEST_ID")]
+    pub request_ids: Vec<String>,
+    #[command(flatten)]
+    which: Which,
+    /// Those of all functions
+    #[arg(long)]
+    pub all: bool,
+}
+
+impl Chosen {
+    fn filter(&self) -> FailureFilter {
+        FailureFilter { request_ids: self.request_ids.clone(), ..self.which.filter() }
+    }
+
+    /// What the API asks for before it takes a filter that lets everything pass.
+    fn all(&self) -> Option<bool> {
+        self.all.then_some(true)
     }
 }
 
@@ -137,14 +161,8 @@ pub struct ShowArgs {
 /// and through a restart of the platform.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// Ids of the requests that failed
-    #[arg(value_name = "REQUEST_ID")]
-    pub request_ids: Vec<String>,
     #[command(flatten)]
-    which: Which,
-    /// Those of all functions
-    #[arg(long)]
-    pub all: bool,
+    chosen: Chosen,
     /// Version or alias to run [default: the one first asked for]
     #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
@@ -171,14 +189,8 @@ pub struct ReplayArgs {
 /// Options of `failures rm`.
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    /// Ids of the requests that failed
-    #[arg(value_name = "REQUEST_ID")]
-    pub request_ids: Vec<String>,
     #[command(flatten)]
-    which: Which,
-    /// Those of all functions
-    #[arg(long)]
-    pub all: bool,
+    chosen: Chosen,
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
@@ -235,7 +247,7 @@ pub fn run(args: &FailuresArgs, context: &Context) -> Result<(), CliError> {
 }
 
 fn ls(args: &LsArgs, context: &Context) -> Result<(), CliError> {
-    let mut filter = args.which.filter(&[]);
+    let mut filter = args.which.filter();
     filter.resolved = (args.open || args.resolved).then_some(args.resolved);
     filter.replays = args.replays.then_some(true);
     let (mut found, mut raw, mut cursor, mut total) = (Vec::new(), Vec::new(), None, 0);
@@ -369,8 +381,8 @@ fn event_of(path: &Path) -> Result<String, CliError> {
 
 fn replay(args: &ReplayArgs, context: &Context) -> Result<(), CliError> {
     let request = ReplayFailures {
-        filter: args.which.filter(&args.request_ids),
-        all: args.all.then_some(true),
+        filter: args.chosen.filter(),
+        all: args.chosen.all(),
         qualifier: args.to.clone(),
         event: args.event.as_deref().map(event_of).transpose()?,
         rate: args.rate,
@@ -463,12 +475,15 @@ fn job_table(context: &Context, jobs: &[ReplayJob]) {
 }
 
 fn rm(args: &RmArgs, context: &Context) -> Result<(), CliError> {
-    if args.request_ids.is_empty() && !args.yes && !confirm("Forget these failures and their events?", context.out)? {
+    if args.chosen.request_ids.is_empty()
+        && !args.yes
+        && !confirm("Forget these failures and their events?", context.out)?
+    {
         context.out.note("nothing was removed");
         return Ok(());
     }
-    let filter = args.which.filter(&args.request_ids);
-    let answer = context.client.call(&DeleteFailures { filter, all: args.all.then_some(true) })?;
+    let filter = args.chosen.filter();
+    let answer = context.client.call(&DeleteFailures { filter, all: args.chosen.all() })?;
     if context.out.is_json() {
         context.out.json(&answer.raw);
     } else {

@@ -3,7 +3,7 @@
 //! Whoever asked is answered when the record of the end is written and the log has forgotten the event: after that no crash brings it back.
 
 use super::{Event, Events, Item, LOG_RETRY, Owner, Stage, attempts, outcome_of};
-use crate::endings::{Cause, Ran};
+use crate::endings::Ran;
 use mayfly_base::Aborter;
 use mayfly_model::{InvocationRecord, RequestId, Status, limits};
 use mayfly_plan::retry::Verdict;
@@ -165,7 +165,7 @@ impl Events {
             routing_key: Vec::new(),
             event: String::new(),
             accepted_ms: item.since_ms,
-            cause: Cause::trigger(&item.source),
+            cause: item.cause(),
         };
         self.without_run(id, &event, attempts(item.tried), Status::CANCELED, "The event was terminated")
     }

@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::{Clock, SystemClock};
-use mayfly_control::{Control, InvokeRequest, UrlRoute, ids};
+use mayfly_control::{Control, InvokeRequest, TriggeredEvent, UrlRoute, ids};
 use mayfly_gateway::{StreamBody, StreamRequest};
 use mayfly_model::{ApiError, RequestId, Status, UrlAuth, limits};
 use mayfly_node::Refusal;
@@ -164,6 +164,10 @@ impl Urls {
         if event.len() > limits::EVENT_SYNC_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
+        if route.target.spec.config.async_run {
+            let event = String::from_utf8(event).map_err(|_| Refused::Broken)?;
+            return self.accept(event, address, &route, id).await;
+        }
         let request = InvokeRequest {
             request_id: id,
             event: Bytes::from(event),
@@ -180,6 +184,30 @@ impl Urls {
             return Ok(service::refused_with(outcome.status, outcome.body));
         }
         Ok(event::to_response(outcome.body))
+    }
+
+    /// Takes an event in for an asynchronous-execution function: 202 when it is durable.
+    async fn accept(
+        &self,
+        event: String,
+        address: &Address,
+        route: &UrlRoute,
+        id: RequestId,
+    ) -> Result<Response<StreamBody>, Refused> {
+        let event = TriggeredEvent {
+            id,
+            namespace: address.namespace.clone(),
+            function: address.function.clone(),
+            qualifier: route.qualifier.to_string(),
+            source: "url".to_owned(),
+            event,
+            maybe_again: false,
+        };
+        self.control.accept_event(event).await.map_err(Refused::NotAccepted)?;
+        let mut response = Response::new(service::whole(Bytes::from(format!(r#"{{"requestId":"{id}"}}"#))));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
     }
 }
 
@@ -260,6 +288,7 @@ enum Refused {
     NoPath,
     NotSecure,
     NoFunction(ApiError),
+    NotAccepted(ApiError),
     Unsigned(String),
     TooLarge,
     Slow,
@@ -283,7 +312,7 @@ impl Refused {
             Self::NoFunction(error) if is_deploying(error) => {
                 "The function is being deployed, or could not be".to_owned()
             }
-            Self::NoFunction(error) => error.message.to_string(),
+            Self::NoFunction(error) | Self::NotAccepted(error) => error.message.to_string(),
             Self::Unsigned(why) => why.clone(),
             Self::TooLarge => format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
             Self::Slow => "The body arrived too slowly".to_owned(),
@@ -296,6 +325,11 @@ impl Refused {
             Self::NoHost | Self::Broken => StatusCode::BAD_REQUEST,
             Self::NoFunction(error) if is_deploying(error) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => StatusCode::NOT_FOUND,
+            Self::NotAccepted(error) => match error.code {
+                "RequestLimitExceeded" => StatusCode::TOO_MANY_REQUESTS,
+                "InvalidParameter.RequestTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::Unsigned(_) => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -307,6 +341,11 @@ impl Refused {
             Self::NoHost | Self::Slow | Self::Broken => Status::INVALID_EVENT,
             Self::NoFunction(error) if is_deploying(error) => Status::FUNCTION_STATUS,
             Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => Status::FUNCTION_NOT_FOUND,
+            Self::NotAccepted(error) => match error.code {
+                "RequestLimitExceeded" => Status::RESOURCE_LIMIT,
+                "InvalidParameter.RequestTooLarge" => Status::REQUEST_TOO_LARGE,
+                _ => Status::INTERNAL,
+            },
             Self::Unsigned(_) => Status(401),
             Self::TooLarge => Status::REQUEST_TOO_LARGE,
         }
