@@ -282,8 +282,8 @@ def main_handler(event, context):
     let fields = json!({ "MemorySize": 64, "AsyncRunEnable": "TRUE" });
     platform.create("visited", "Python3.9", "index.main_handler", &[("index.py", TELLS)], fields);
     let desc = json!({ "AuthType": "NONE" }).to_string();
-    let trigger = json!({ "FunctionName": "visited", "TriggerName": "url", "Type": "http", "TriggerDesc": desc });
-    platform.must("CreateTrigger", trigger);
+    let url = json!({ "FunctionName": "visited", "TriggerName": "url", "Type": "http", "TriggerDesc": desc, "Qualifier": "$DEFAULT" });
+    platform.must("CreateTrigger", url);
     let (status, body) = platform.get("/fn/default/visited/?n=7");
     assert_eq!(status, 202, "{body}");
     let id = serde_json::from_str::<Value>(&body).unwrap()["requestId"].clone();

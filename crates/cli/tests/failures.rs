@@ -283,3 +283,88 @@ fn results_go_to_the_next_function() {
     wait(|| if results() == expected { Ok(()) } else { Err(format!("{:?}", results())) });
     assert_eq!(platform.stop(), Some(0));
 }
+
+/// Answers what it was told, and breaks where it was not repaired.
+const SERVER: &str = r"
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_POST(self):
+        told = self.rfile.read(int(self.headers['content-length']))
+        if 'MODE' == 'broken':
+            if self.path.startswith('/exit'):
+                os._exit(3)
+            told, code = b'sorry', 503
+        else:
+            told, code = (self.path + ' ' + self.headers['x-order'] + ' ').encode() + told, 200
+        self.send_response(code)
+        self.send_header('content-length', str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+    def log_message(self, *arguments):
+        pass
+ThreadingHTTPServer(('0.0.0.0', 9000), Answers).serve_forever()
+";
+
+#[test]
+fn failed_requests_to_http_functions_are_kept_and_made_again() {
+    if !can_sandbox() {
+        return;
+    }
+    const START: &str = "#!/bin/bash\nexec /usr/bin/python3 server.py\n";
+    let files = |mode: &str| [("scf_bootstrap", START.to_owned()), ("server.py", SERVER.replace("MODE", mode))];
+    let data = tempfile::tempdir().unwrap();
+    let platform = start(data.path());
+    let broken = files("broken");
+    let broken: Vec<_> = broken.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    platform.create(
+        "shop",
+        "CustomRuntime",
+        "",
+        &broken,
+        json!({"Type": "HTTP", "MemorySize": 128, "InitTimeout": 20}),
+    );
+    let policy = json!({"RetryConfig": [{"RetryNum": 0}], "MsgTTL": 600});
+    platform.must("UpdateFunctionEventInvokeConfig", json!({"FunctionName": "shop", "AsyncTriggerConfig": policy}));
+    let order = |path: &str, body: &[u8]| {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
+        let url = format!("http://{}/fn/default/shop{path}", platform.address);
+        let sent = ureq::Agent::new_with_config(config).post(url).header("x-order", "7").send(body);
+        sent.expect("the platform answers").status().as_u16()
+    };
+    assert_eq!(order("/quiet", b"x"), 503);
+    platform.must("PutFunctionFailures", json!({"FunctionName": "shop", "Capture": true}));
+    assert_eq!(order("/sell?item=a%20b", b"three \xff"), 503);
+    assert_eq!(order("/exit", b"two"), 502);
+    assert_eq!(order("/long", &vec![b'a'; (1 << 20) + 1]), 503);
+    wait_kept(&platform, "shop", 3);
+    let listed = platform.must("ListFailures", json!({"Filter": {"FunctionName": "shop", "Source": "url"}}));
+    let find = |status: u64, path: &str| {
+        let ids = listed["Failures"].as_array().unwrap().iter().map(|f| f["FunctionRequestId"].clone());
+        let mut shown = ids.map(|id| platform.must("GetFailure", json!({"FunctionRequestId": id})));
+        let found = shown.find(|f| f["StatusCode"] == status && f["Event"].as_str().unwrap().contains(path));
+        found.unwrap_or_else(|| panic!("{status} {path} is not in {listed}"))
+    };
+    let (sold, ended, long) = (find(430, "/sell"), find(439, "/exit"), find(430, "/long"));
+    assert!(sold["ErrorMessage"].as_str().unwrap().contains("503 POST /sell"), "{sold}");
+    let event: Value = serde_json::from_str(sold["Event"].as_str().unwrap()).unwrap();
+    assert_eq!((&event["path"], &event["headers"]["x-order"]), (&json!("/sell?item=a%20b"), &json!("7")));
+    assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!("dGhyZWUg/w=="), &json!(true)));
+    assert!(long["Note"].as_str().unwrap().contains("was not kept"), "{long}");
+    // Onto the broken version first: a failure of the replay, for whose origin it stands.
+    let replay =
+        |id: &Value| platform.must("ReplayFailures", json!({"Filter": {"RequestIds": [id]}}))["JobId"].clone();
+    let job = job_over(&platform, &replay(&sold["FunctionRequestId"]));
+    assert_eq!((&job["Succeeded"], &job["Failed"]), (&json!(0), &json!(1)), "{job}");
+    platform.must("UpdateFunctionCode", json!({"FunctionName": "shop", "ZipFile": zip_base64(&files("repaired"))}));
+    for (failure, succeeds) in [(&sold, 1), (&ended, 1), (&long, 0)] {
+        let job = job_over(&platform, &replay(&failure["FunctionRequestId"]));
+        assert_eq!(job["Succeeded"], succeeds, "{job}");
+    }
+    let shown = platform.must("GetFailure", json!({"FunctionRequestId": sold["FunctionRequestId"]}));
+    let by = &shown["ResolvedBy"];
+    let logs = platform.must("GetFunctionLogs", json!({"FunctionName": "shop", "FunctionRequestId": by}));
+    let log = logs["Data"][0]["Log"].as_str().unwrap();
+    assert!(log.contains("200 POST /sell") && log.contains(sold["FunctionRequestId"].as_str().unwrap()), "{log}");
+}

@@ -277,6 +277,11 @@ impl Control {
         self.0.endings.invoke(&*self.0.invoker, target, request, source).await
     }
 
+    /// What keeps failures of requests that came another way than as an action.
+    pub fn endings(&self) -> &Arc<Endings> {
+        &self.0.endings
+    }
+
     /// Figures of the failure store, and how many failures of synchronous requests could not be kept. `None`: it cannot be read.
     pub async fn failure_usage(&self) -> Option<(FailureUsage, u64)> {
         let usage = self.0.failures.usage().await;

@@ -116,6 +116,21 @@ pub struct Ran {
     pub outcome: InvokeOutcome,
 }
 
+/// A request to an HTTP function that failed.
+#[derive(Debug)]
+pub struct FailedVisit {
+    /// The request, in the form in which it can be made again.
+    pub request: Vec<u8>,
+    /// What the visitor named.
+    pub qualifier: String,
+    /// When it arrived, in milliseconds since the epoch.
+    pub accepted_ms: u64,
+    /// How it ended.
+    pub outcome: InvokeOutcome,
+    /// What whoever looks at it should know.
+    pub note: String,
+}
+
 /// Where a message goes, as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Addressed {
@@ -305,23 +320,56 @@ impl Endings {
                 routing_key: &[],
                 origin: None,
             };
-            let failure = self.failure(parts, Some(target), &outcome, &event, Some(&entry.state.record));
-            let ending = Ending { failure: Some(failure), ..Ending::default() };
-            let kept = tokio::time::timeout(CAPTURE_PATIENCE, self.failures.conclude(ending)).await;
-            let why = match kept {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("it took too long".to_owned()),
-            };
-            if let Some(why) = why {
-                self.unkept.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(request_id = %id, why, "the failure of a synchronous request could not be kept");
-            }
+            self.keep(self.failure(parts, Some(target), &outcome, &event, Some(&entry.state.record))).await;
             if !want_log {
                 outcome.log = None;
             }
         }
         outcome
+    }
+
+    /// True when failures of synchronous requests to this version are to be kept.
+    pub fn captures(&self, target: &RouteTarget) -> bool {
+        let entry = self.catalogue.function(target.spec.namespace.as_str(), target.spec.function.as_str());
+        entry.is_some_and(|entry| entry.state.record.failures.capture)
+    }
+
+    /// Keeps the failure of a request to an HTTP function.
+    pub async fn keep_visit(&self, target: &RouteTarget, visit: FailedVisit) {
+        let (namespace, function) = (target.spec.namespace.as_str(), target.spec.function.as_str());
+        let entry = self.catalogue.function(namespace, function);
+        let parts = Parts {
+            id: visit.outcome.request_id,
+            namespace,
+            function,
+            qualifier: &visit.qualifier,
+            source: "url",
+            accepted_ms: visit.accepted_ms,
+            retries: 0,
+            routing_key: &[],
+            origin: None,
+        };
+        let record = entry.as_ref().map(|entry| &*entry.state.record);
+        let mut failure = self.failure(parts, Some(target), &visit.outcome, &visit.request, record);
+        add_note(&mut failure.head.note, &visit.note);
+        self.keep(failure).await;
+    }
+
+    /// A failure of a synchronous request that nobody could keep.
+    pub fn count_unkept(&self) {
+        self.unkept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn keep(&self, failure: Failure) {
+        let id = failure.head.id;
+        let ending = Ending { failure: Some(failure), ..Ending::default() };
+        let why = match tokio::time::timeout(CAPTURE_PATIENCE, self.failures.conclude(ending)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        self.count_unkept();
+        tracing::error!(request_id = %id, why, "the failure of a synchronous request could not be kept");
     }
 
     fn failure(
@@ -392,7 +440,7 @@ fn exhausted(status: Status, tried: Tried, policy: &EventPolicy) -> bool {
 }
 
 fn add_note(note: &mut String, text: &str) {
-    if !note.is_empty() {
+    if !note.is_empty() && !text.is_empty() {
         note.push('\n');
     }
     note.push_str(text);

@@ -487,8 +487,8 @@ impl Events {
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
         let (target, outcome) = match resolved {
-            // It was an event function when the event was accepted.
-            Ok(target) if target.spec.config.service.is_some() => {
+            // It was an event function when the event was accepted. A replay of a request to an HTTP function is such a request.
+            Ok(target) if target.spec.config.service.is_some() && event.cause.replay_of.is_none() => {
                 let error = ApiError::new(
                     "InvalidParameterValue.FunctionType",
                     "The function is an HTTP function now, which takes no events.",

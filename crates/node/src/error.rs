@@ -1,7 +1,7 @@
 //! Why an invocation ended without a return value.
 
 use mayfly_guest::Failure;
-use mayfly_model::{RequestId, Status};
+use mayfly_model::{InvokeOutcome, RequestId, Status};
 use serde_json::json;
 
 /// An end other than a return value.
@@ -36,6 +36,19 @@ impl Refusal {
     pub fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "an instance could not be started");
         Self::new(Status::INTERNAL, "The platform could not start an instance. Its log says why.")
+    }
+
+    /// The outcome of a request that nothing ran for.
+    pub fn outcome(&self, request_id: RequestId) -> InvokeOutcome {
+        InvokeOutcome {
+            request_id,
+            status: self.status,
+            body: self.to_json(request_id),
+            duration_us: 0,
+            memory_bytes: 0,
+            cold_start: None,
+            log: None,
+        }
     }
 
     /// The error JSON that clients get, in SCF's form.

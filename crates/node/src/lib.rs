@@ -214,6 +214,11 @@ impl Node {
         service::serve(&self.inner, pool, call).await
     }
 
+    /// Writes down a request for a service that is not made.
+    pub fn refuse(&self, pool: &Arc<Pool>, call: service::ServiceCall, refusal: &Refusal) {
+        service::refuse(&self.inner, pool, call, refusal);
+    }
+
     /// Says that no more requests will come for a version: idle instances end now, busy ones after their invocation
     /// (at once when `force`).
     pub fn retire(&self, key: &VersionKey, force: bool) {

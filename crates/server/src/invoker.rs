@@ -2,6 +2,7 @@
 
 use crate::ahead::Memory;
 use crate::provisioned::Orders;
+use crate::url::kept;
 use async_trait::async_trait;
 use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{
@@ -10,12 +11,13 @@ use mayfly_control::{
 };
 use mayfly_model::{InvokeOutcome, ScalingConfig, Status};
 use mayfly_node::pool::Pool;
-use mayfly_node::service::{ServiceCall, StreamBody};
-use mayfly_node::{Invocation, Node};
+use mayfly_node::service::{self, AsEvent, Ended, ServiceCall, StreamBody};
+use mayfly_node::{Invocation, Node, Refusal};
 use mayfly_observe::{FunctionMetrics, Metrics};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
+use tokio::sync::oneshot;
 
 /// Runs invocations on a node.
 pub struct NodeInvoker {
@@ -108,6 +110,46 @@ impl NodeInvoker {
         }
         response
     }
+
+    /// Makes a request to an HTTP function again.
+    async fn visit(&self, target: &Arc<RouteTarget>, mut request: InvokeRequest) -> InvokeOutcome {
+        let (told, end) = oneshot::channel();
+        let ended: Ended = Box::new(move |record, answer| drop(told.send((record.clone(), answer))));
+        let (id, made) = (request.request_id, kept::again(&request.event));
+        let event = request.event_mark.map(|mark| AsEvent { mark, origin: request.origin, retry: request.retry });
+        let mut call = ServiceCall {
+            request_id: id,
+            request: http::Request::new(service::nothing()),
+            upgrade: None,
+            qualifier: request.qualifier,
+            keep: Box::new(()),
+            event,
+            ended: Some(ended),
+        };
+        let shown = match made {
+            Ok(made) => {
+                call.request = made;
+                let visiting = async { kept::answered(self.serve(target, call).await).await };
+                // Dropping it ends the request, whose record then says that it was canceled.
+                tokio::select! {
+                    shown = visiting => Some(shown),
+                    _ = mayfly_base::abort::asked(&mut request.abort) => None,
+                }
+            }
+            Err(why) => {
+                let refusal = Refusal::new(Status::INVALID_EVENT, format!("The request cannot be made again: {why}"));
+                self.node.refuse(&self.pool(target), call, &refusal);
+                None
+            }
+        };
+        match end.await {
+            Ok((record, answer)) => kept::outcome(&record, answer, shown),
+            Err(_) => {
+                let refusal = Refusal::internal(&"a request to an HTTP function ended without a record");
+                refusal.outcome(id)
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -117,6 +159,9 @@ impl Invoker for NodeInvoker {
             unreachable!("only this type attaches anything to targets");
         };
         let attached: &Attachment = attached;
+        if target.spec.config.service.is_some() {
+            return self.visit(target, request).await;
+        }
         let invocation = Invocation {
             request_id: request.request_id,
             event: request.event,

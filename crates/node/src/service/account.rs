@@ -2,12 +2,12 @@
 
 use super::http1::Reading;
 use super::resident::{Resident, Slot};
-use super::{Begun, BodyError, StreamBody};
+use super::{AsEvent, Begun, BodyError, Ended, StreamBody};
 use crate::Inner;
 use crate::error::Refusal;
 use crate::pool::Pool;
 use bytes::Bytes;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use mayfly_model::{ColdStart, InvocationRecord, RequestId, Status};
@@ -32,6 +32,10 @@ pub(super) struct Account {
     bytes: u64,
     cold_start: Option<ColdStart>,
     slot: Option<Slot>,
+    /// What the function answered.
+    answer: Option<StatusCode>,
+    event: Option<AsEvent>,
+    ended: Option<Ended>,
     _keep: Box<dyn Any + Send>,
 }
 
@@ -55,8 +59,17 @@ impl Account {
             bytes: 0,
             cold_start: None,
             slot: None,
+            answer: None,
+            event: None,
+            ended: None,
             _keep: keep,
         }
+    }
+
+    /// What its record says beside that, and who hears of it.
+    pub(super) fn told(mut self, event: Option<AsEvent>, ended: Option<Ended>) -> Self {
+        (self.event, self.ended) = (event, ended);
+        self
     }
 
     pub(super) fn request_id(&self) -> RequestId {
@@ -87,6 +100,7 @@ impl Account {
             slot.stream();
         }
         let cut = path.char_indices().nth(PATH_SHOWN).map_or(path.len(), |(i, _)| i);
+        self.answer = Some(response.status());
         self.summary = format!("{} {method} {}", response.status().as_u16(), &path[..cut]);
     }
 
@@ -98,7 +112,8 @@ impl Account {
 
     /// All went well to the end.
     pub(super) fn complete(&mut self) {
-        self.status = Status::OK;
+        let failed = self.event.is_some() && self.answer.is_some_and(|status| status.is_server_error());
+        self.status = if failed { Status::USER_EXCEPTION } else { Status::OK };
     }
 
     /// Says how it ended.
@@ -127,7 +142,8 @@ impl Drop for Account {
             None => (String::new(), 0),
         };
         let memory_bytes = self.slot.as_ref().map_or(0, |slot| slot.resident().memory_peak_bytes());
-        self.inner.sink.record(InvocationRecord {
+        let event = self.event.take();
+        let record = InvocationRecord {
             request_id: self.request_id,
             namespace: spec.namespace.to_string(),
             function: spec.function.to_string(),
@@ -145,12 +161,16 @@ impl Drop for Account {
             memory_mb: spec.config.memory_mb,
             memory_bytes,
             cold_start: self.cold_start,
-            retry: 0,
-            event: None,
-            origin: None,
+            retry: event.as_ref().map_or(0, |event| event.retry),
+            origin: event.as_ref().and_then(|event| event.origin),
+            event: event.map(|event| event.mark),
             output,
             output_cut_bytes: output_cut,
-        });
+        };
+        if let Some(ended) = self.ended.take() {
+            ended(&record, self.answer);
+        }
+        self.inner.sink.record(record);
     }
 }
 

@@ -25,7 +25,7 @@ use http1::{Asked, Failure, Reading};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::loops::within;
-use mayfly_model::{RequestId, Status};
+use mayfly_model::{EventMark, InvocationRecord, RequestId, Status};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,12 +56,30 @@ pub struct ServiceCall {
     pub qualifier: String,
     /// Whatever should live as long as the request.
     pub keep: Box<dyn Any + Send>,
+    /// The asynchronous event that it runs: a replay of a request that failed.
+    pub event: Option<AsEvent>,
+    /// Hears how it ended. Must not block.
+    pub ended: Option<Ended>,
+}
+
+/// Hears the record of a request when it has ended, and the HTTP status that the function answered with, if it did.
+pub type Ended = Box<dyn FnOnce(&InvocationRecord, Option<StatusCode>) + Send>;
+
+/// What the record of a request says of the asynchronous event that it runs. An answer of 500 or above is then a run error.
+#[derive(Clone, Debug)]
+pub struct AsEvent {
+    /// The event.
+    pub mark: EventMark,
+    /// The request that it replays.
+    pub origin: Option<RequestId>,
+    /// Attempts before this one.
+    pub retry: u32,
 }
 
 /// Runs one request. The answer is always a response: the service's own, or one that says what went wrong.
 pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall) -> Response<StreamBody> {
-    let ServiceCall { request_id, request, upgrade, qualifier, keep } = call;
-    let mut account = Account::open(inner, pool, request_id, qualifier, keep);
+    let ServiceCall { request_id, request, upgrade, qualifier, keep, event, ended } = call;
+    let mut account = Account::open(inner, pool, request_id, qualifier, keep).told(event, ended);
     let result = match upgrade {
         Some(upgrade) => tunnel::open(inner, pool, request, upgrade, &mut account).await,
         None => exchange(inner, pool, request, &mut account).await,
@@ -78,6 +96,12 @@ pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCal
             response
         }
     }
+}
+
+/// Writes down a request that is not made.
+pub(crate) fn refuse(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall, refusal: &Refusal) {
+    let ServiceCall { request_id, qualifier, keep, event, ended, .. } = call;
+    Account::open(inner, pool, request_id, qualifier, keep).told(event, ended).refuse(refusal);
 }
 
 /// What an instance answered.

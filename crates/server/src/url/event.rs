@@ -2,7 +2,7 @@
 //! trigger" (integrated response).
 
 use super::address::Address;
-use super::headers::Visitor;
+use super::headers::{Visitor, join_all};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,17 +14,11 @@ use serde_json::{Map, Value, json};
 
 /// The event, as JSON text.
 pub fn from_request(head: &Parts, address: &Address, visitor: &Visitor, body: &Bytes) -> Vec<u8> {
-    let mut headers = Map::new();
-    for name in head.headers.keys() {
-        let separator = if name == header::COOKIE { "; " } else { ", " };
-        let values: Vec<String> =
-            head.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
-        headers.insert(name.as_str().to_owned(), values.join(separator).into());
-    }
+    let mut headers = join_all(&head.headers);
     if let Some(authority) = head.uri.authority() {
-        headers.entry("host").or_insert_with(|| authority.as_str().into());
+        headers.entry("host".to_owned()).or_insert_with(|| authority.as_str().to_owned());
     }
-    headers.insert("x-scf-remote-addr".into(), visitor.peer.ip().to_string().into());
+    headers.insert("x-scf-remote-addr".to_owned(), visitor.peer.ip().to_string());
     let mut event = json!({
         "headers": headers,
         "httpMethod": head.method.as_str(),

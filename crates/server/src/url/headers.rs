@@ -4,6 +4,7 @@ use super::address::Address;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use mayfly_model::RequestId;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// The other end of a visitor's connection.
@@ -139,6 +140,16 @@ fn join(headers: &mut HeaderMap, name: HeaderName, separator: &str) {
     if let Ok(value) = HeaderValue::from_bytes(&values.join(separator.as_bytes())) {
         headers.insert(name, value);
     }
+}
+
+/// Every header by its name, several of one name as one text.
+pub fn join_all(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let of = |name: &HeaderName| {
+        let separator = if name == header::COOKIE { "; " } else { ", " };
+        let values = headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        values.collect::<Vec<_>>().join(separator)
+    };
+    headers.keys().map(|name| (name.as_str().to_owned(), of(name))).collect()
 }
 
 /// Makes a server's headers ones for the visitor.

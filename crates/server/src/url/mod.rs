@@ -10,6 +10,7 @@ mod domain;
 mod event;
 mod grpc;
 mod headers;
+pub mod kept;
 
 use crate::invoker::NodeInvoker;
 use address::Address;
@@ -137,12 +138,23 @@ impl Urls {
         headers::forward(&mut head, visitor, address, id, upgrade.is_some());
         head.uri = address.target.clone();
         let upgrading = upgrade.is_some();
+        let mut body = without_own_trailers(body);
+        // A conversation, or one that lives of its trailers, could not be made again.
+        let keeps =
+            !upgrading && grpc::content_type(&head.headers).is_none() && self.control.endings().captures(&route.target);
+        let ended = keeps.then(|| {
+            let recorder = kept::Recorder::new(&head);
+            body = recorder.watch(std::mem::replace(&mut body, service::nothing()));
+            recorder.keep(Arc::clone(self.control.endings()), Arc::clone(&route.target), SystemClock.now_ms())
+        });
         let call = ServiceCall {
             request_id: id,
-            request: Request::from_parts(head, without_own_trailers(body)),
+            request: Request::from_parts(head, body),
             upgrade,
             qualifier: route.qualifier.to_string(),
             keep: Box::new(()),
+            event: None,
+            ended,
         };
         let mut response = self.invoker.serve(&route.target, call).await;
         headers::back(response.headers_mut(), upgrading);
