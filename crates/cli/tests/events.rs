@@ -2,6 +2,7 @@
 //!
 //! Short by default; `MAYFLY_SOAK=1` sends 100,000 events, which takes some minutes.
 
+use mayfly_testkit::nats::{NatsServer, Secured};
 use mayfly_testkit::{Client, Platform, Setup, can_sandbox};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -210,6 +211,74 @@ fn a_full_disk_refuses_events_and_loses_none() {
     let handled = handled(data.path());
     println!("{accepted} events accepted before the disk was full, {} handled", handled.len());
     assert!((0..=accepted).all(|n| handled.contains_key(&n)));
+}
+
+#[test]
+fn events_in_nats_over_tls_are_handled_though_both_are_killed() {
+    const EVENTS: usize = 300;
+    if !can_sandbox() {
+        return;
+    }
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let secured = Secured { certificate: &certificate, key: &key, user: "mayfly", password: "s3cret" };
+    let Some(mut server) = NatsServer::start_secured(&secured) else { return };
+    let data = tempfile::tempdir().unwrap();
+    let trusted = data.path().join("trusted.pem");
+    std::fs::write(&trusted, &certificate).unwrap();
+    let port = server.port();
+    let setup = |password: &str| {
+        let url = format!("tls://mayfly:{password}@127.0.0.1:{port}/LOG");
+        let setup = Setup::new(env!("CARGO_BIN_EXE_mayfly")).data(data.path()).variable("MAYFLY_EVENTS", &url);
+        setup.variable("SSL_CERT_FILE", trusted.to_str().unwrap()).arguments(&["--event-bytes-max", "131072"])
+    };
+    let start = || setup("s3cret").start();
+    let mut platform = start();
+    create(&platform);
+    for n in 0..EVENTS {
+        match n {
+            100 => {
+                platform = {
+                    drop(platform.kill());
+                    start()
+                }
+            }
+            200 => server.restart(),
+            _ => {}
+        }
+        // A server that was killed a moment ago is waited for.
+        wait_for("an event is accepted", || {
+            invoke(&platform, &json!({ "n": n })).is_ok_and(|answer| answer.get("Error").is_none())
+        });
+    }
+    drop(platform.kill());
+    server.restart();
+    let platform = start();
+    wait_for("all events are done", || pending(&platform) == 0);
+    assert!(!data.path().join("events.db").exists(), "nothing is kept beside the server");
+    assert_eq!(platform.stop(), Some(0));
+    let handled = handled(data.path());
+    assert!((0..EVENTS).all(|n| handled.contains_key(&n)));
+    // Who is not let in says so, and does not start.
+    let refused = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+        .args([
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--objects-listen",
+            "127.0.0.1:0",
+            "--queues-listen",
+            "127.0.0.1:0",
+            "--data",
+        ])
+        .arg(data.path())
+        .env("MAYFLY_EVENTS", format!("tls://mayfly:wrong@127.0.0.1:{port}/LOG"))
+        .env("SSL_CERT_FILE", &trusted)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("authorization"), "{told}");
+    assert!(!told.contains("wrong"), "a password is in the log: {told}");
 }
 
 #[test]

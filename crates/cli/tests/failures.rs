@@ -353,8 +353,7 @@ fn failed_requests_to_http_functions_are_kept_and_made_again() {
     assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!("dGhyZWUg/w=="), &json!(true)));
     assert!(long["Note"].as_str().unwrap().contains("was not kept"), "{long}");
     // Onto the broken version first: a failure of the replay, for whose origin it stands.
-    let replay =
-        |id: &Value| platform.must("ReplayFailures", json!({"Filter": {"RequestIds": [id]}}))["JobId"].clone();
+    let replay = |id: &Value| platform.must("ReplayFailures", json!({"Filter": {"RequestIds": [id]}}))["JobId"].clone();
     let job = job_over(&platform, &replay(&sold["FunctionRequestId"]));
     assert_eq!((&job["Succeeded"], &job["Failed"]), (&json!(0), &json!(1)), "{job}");
     platform.must("UpdateFunctionCode", json!({"FunctionName": "shop", "ZipFile": zip_base64(&files("repaired"))}));

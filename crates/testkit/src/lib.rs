@@ -2,6 +2,8 @@
 //!
 //! Everything here blocks: tests of whole platforms are plain threads, as their users' programs are.
 
+pub mod nats;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use mayfly_sign::{Tc3Request, sign_tc3};
@@ -58,12 +60,14 @@ pub struct Setup {
     pub data: Option<PathBuf>,
     /// Further arguments of `mayfly up`.
     pub arguments: Vec<String>,
+    /// Variables of its environment, beside those of the test.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Setup {
     /// The defaults for `program`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), data: None, arguments: Vec::new() }
+        Self { program: program.into(), data: None, arguments: Vec::new(), variables: Vec::new() }
     }
 
     /// On this data directory.
@@ -78,6 +82,12 @@ impl Setup {
         self
     }
 
+    /// With a variable in its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits for its ready line.
     pub fn start(self) -> Platform {
         let temporary = self.data.is_none().then(|| tempfile::tempdir().expect("temporary directories can be made"));
@@ -89,6 +99,7 @@ impl Setup {
             .args(&self.arguments)
             .env("MAYFLY_SECRET_ID", SECRET_ID)
             .env("MAYFLY_SECRET_KEY", SECRET_KEY)
+            .envs(self.variables)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program can be started");

@@ -1,11 +1,11 @@
 //! The contract of `EventLog`: what every implementation passes.
 
-use crate::nats_server::NatsServer;
 use async_trait::async_trait;
 use mayfly_model::RequestId;
 use mayfly_store::{
     EventCursor, EventLimits, EventLog, MemoryEvents, NatsAddress, NatsEvents, SqliteEvents, StoreError, StoredEvent,
 };
+use mayfly_testkit::nats::NatsServer;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;

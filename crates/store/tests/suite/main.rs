@@ -7,6 +7,5 @@ mod failures;
 mod kill;
 mod meta;
 mod nats_crashes;
-mod nats_server;
 mod package;
 mod rawzip;

@@ -1,6 +1,8 @@
 //! Where a NATS server is, and which stream of it keeps the events: what stands in the option.
 
-use async_nats::ServerAddr;
+use async_nats::{ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -17,6 +19,33 @@ pub struct NatsAddress {
     pub(super) stream: String,
     pub(super) replicas: usize,
     pub(super) credentials: Option<PathBuf>,
+    login: Option<Login>,
+}
+
+/// What stands before the `@`. The library takes it from nowhere but its options.
+#[derive(Clone)]
+enum Login {
+    Token(String),
+    User(String, String),
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+impl Login {
+    fn read(text: &str) -> Result<Self, String> {
+        let decoded = |part: &str| {
+            let text = percent_decode_str(part).decode_utf8();
+            text.map(|text| text.into_owned()).map_err(|_| "the user or password is not UTF-8".to_owned())
+        };
+        Ok(match text.split_once(':') {
+            None => Self::Token(decoded(text)?),
+            Some((user, password)) => Self::User(decoded(user)?, decoded(password)?),
+        })
+    }
 }
 
 impl NatsAddress {
@@ -24,6 +53,15 @@ impl NatsAddress {
     pub fn with_credentials(mut self, file: PathBuf) -> Self {
         self.credentials = Some(file);
         self
+    }
+
+    /// Options with what the address says of who connects.
+    pub(super) fn log_in(&self, options: ConnectOptions) -> ConnectOptions {
+        match self.login.clone() {
+            None => options,
+            Some(Login::Token(token)) => options.token(token),
+            Some(Login::User(user, password)) => options.user_and_password(user, password),
+        }
     }
 
     /// The servers without what is secret in their addresses, for messages.
@@ -50,15 +88,15 @@ impl FromStr for NatsAddress {
         let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
         // A password may hold a `/` only in percent-encoding.
         let (hosts, stream) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = match hosts.rsplit_once('@') {
-            Some((user, hosts)) => (format!("{user}@"), hosts),
-            None => (String::new(), hosts),
+        let (login, hosts) = match hosts.rsplit_once('@') {
+            Some((user, hosts)) => (Some(Login::read(user)?), hosts),
+            None => (None, hosts),
         };
         let servers = hosts
             .split(',')
             .map(|host| match host.trim() {
                 "" => Err("a host is empty".to_owned()),
-                host => format!("{scheme}://{user}{host}").parse().map_err(|_| "a host is not host:port".to_owned()),
+                host => format!("{scheme}://{host}").parse().map_err(|_| "a host is not host:port".to_owned()),
             })
             .collect::<Result<Vec<ServerAddr>, _>>()?;
         if servers.len() > SERVERS_MAX {
@@ -77,7 +115,7 @@ impl FromStr for NatsAddress {
                 None => return Err("it knows no setting but `replicas`".into()),
             },
         };
-        Ok(Self { servers, stream: stream.to_owned(), replicas, credentials: None })
+        Ok(Self { servers, stream: stream.to_owned(), replicas, credentials: None, login })
     }
 }
 
@@ -96,8 +134,10 @@ mod tests {
         let full = read("tls://me:se%2Fcret@a.example:1,b.example/EV-1?replicas=3").unwrap();
         assert_eq!((full.stream(), full.replicas), ("EV-1", 3));
         assert_eq!(full.shown(), "a.example:1, b.example:4222");
-        assert!(full.servers.iter().all(|s| s.tls_required() && s.has_user_pass()));
-        assert!(!full.shown().contains("cret"));
+        assert!(full.servers.iter().all(ServerAddr::tls_required));
+        assert!(matches!(&full.login, Some(Login::User(user, password)) if user == "me" && password == "se/cret"));
+        assert!(!full.shown().contains("cret") && !format!("{full:?}").contains("cret"));
+        assert!(matches!(read("nats://a%20b@h").unwrap().login, Some(Login::Token(token)) if token == "a b"));
     }
 
     #[test]

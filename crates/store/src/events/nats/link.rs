@@ -100,6 +100,7 @@ impl Link {
                     other => tracing::warn!("NATS server of the event log: {other}"),
                 }
             });
+        options = address.log_in(options);
         if let Some(file) = &address.credentials {
             let text = tokio::fs::read_to_string(file).await.map_err(StoreError::io("read the credentials of NATS"))?;
             options = options.credentials(&text).map_err(|_| StoreError::Invalid {

@@ -11,7 +11,20 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct NatsServer {
     dir: TempDir,
     port: u16,
+    secure: bool,
     child: Option<Child>,
+}
+
+/// What a server asks of its clients.
+pub struct Secured<'a> {
+    /// Its certificate, in PEM.
+    pub certificate: &'a str,
+    /// The key of it, in PEM.
+    pub key: &'a str,
+    /// The one user.
+    pub user: &'a str,
+    /// The user's password.
+    pub password: &'a str,
 }
 
 /// The program, from Debian's package of the same name. `None`, told loudly: it is not installed.
@@ -34,9 +47,24 @@ pub fn program() -> Option<PathBuf> {
 }
 
 impl NatsServer {
-    /// Starts a server. `None`: there is no program.
+    /// Starts a server that lets everybody in. `None`: there is no program.
     pub fn start() -> Option<Self> {
-        let mut server = Self { dir: tempfile::tempdir().unwrap(), port: 0, child: None };
+        let mut server = Self { dir: tempfile::tempdir().unwrap(), port: 0, secure: false, child: None };
+        server.launch().then_some(server)
+    }
+
+    /// Starts one that speaks TLS only, with one user. `None`: there is no program.
+    pub fn start_secured(secured: &Secured<'_>) -> Option<Self> {
+        let mut server = Self { dir: tempfile::tempdir().unwrap(), port: 0, secure: true, child: None };
+        let file = |name: &str| server.dir.path().join(name);
+        std::fs::write(file("server.pem"), secured.certificate).unwrap();
+        std::fs::write(file("server.key"), secured.key).unwrap();
+        let Secured { user, password, .. } = secured;
+        let (certificate, key) = (file("server.pem"), file("server.key"));
+        let config = format!(
+            "tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\nauthorization {{ user: {user:?}, password: {password:?} }}\n"
+        );
+        std::fs::write(file("secure.conf"), config).unwrap();
         server.launch().then_some(server)
     }
 
@@ -45,9 +73,12 @@ impl NatsServer {
         let listen = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
         let dir = self.dir.path().display();
         // Payloads as large as the log takes; JetStream's own ceiling as small as the test needs.
-        let config = format!(
+        let mut config = format!(
             "listen: \"127.0.0.1:{listen}\"\nmax_payload: 16777216\nports_file_dir: \"{dir}\"\njetstream {{ store_dir: \"{dir}/js\", max_memory_store: 67108864, max_file_store: 1073741824 }}\n"
         );
+        if self.secure {
+            config.push_str("include secure.conf\n");
+        }
         let file = self.dir.path().join("nats.conf");
         std::fs::write(&file, config).unwrap();
         // Dies with the test, however that ends.
@@ -80,9 +111,14 @@ impl NatsServer {
         }
     }
 
-    /// Its address.
+    /// Its address, for those who need no password.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it as a crash would.
