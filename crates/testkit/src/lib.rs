@@ -2,6 +2,8 @@
 //!
 //! Everything here blocks: tests of whole platforms are plain threads, as their users' programs are.
 
+pub mod kafka;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use mayfly_sign::{Tc3Request, sign_tc3};
