@@ -1,5 +1,9 @@
 //! Kafka brokers of a test's own: Apache Kafka itself, and tansu, which speaks its protocol. `tests/brokers/install.sh` installs both.
 
+mod client;
+
+pub use client::{Message, Sender};
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,8 +26,8 @@ const PORT_RANGE: std::ops::Range<u16> = 15_000..32_000;
 
 /// Where `install.sh` and the files that it reads lie.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/brokers");
-const POM: &str = include_str!("../../../tests/brokers/pom.xml");
-const REQUIREMENTS: &str = include_str!("../../../tests/brokers/requirements.txt");
+const POM: &str = include_str!("../../../../tests/brokers/pom.xml");
+const REQUIREMENTS: &str = include_str!("../../../../tests/brokers/requirements.txt");
 
 /// Which program a broker is.
 #[derive(Clone, Debug)]
@@ -245,6 +249,30 @@ mod tests {
             assert!(!answers(&broker.address()) && broker.pid() == 0);
             broker.restart();
             assert!(answers(&broker.address()) && broker.pid() != before);
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_read_again() {
+        for mut broker in [Broker::apache(), Broker::tansu()].into_iter().flatten() {
+            broker.create_topic("t", 2);
+            let mut sender = broker.sender();
+            sender.send("t", 1, Some(b"k"), b"one");
+            // tansu takes the first message of a batch for the last one when it is asked where a topic ends.
+            sender.flush();
+            sender.send("t", 1, None, b"two");
+            sender.send("t", 0, None, b"three");
+            sender.flush();
+            if matches!(broker.kind, Kind::Apache(_)) {
+                broker.restart();
+            }
+            sender.send("t", 0, None, b"four");
+            sender.flush();
+            let read = broker.read("t");
+            let bodies: Vec<_> = read.iter().map(|m| (m.partition, m.offset, m.body.as_str())).collect();
+            assert_eq!(bodies, [(0, 0, "three"), (0, 1, "four"), (1, 0, "one"), (1, 1, "two")]);
+            assert_eq!((read[2].key.as_deref(), &read[3].key), (Some("k"), &None));
+            assert_eq!(broker.committed("nobody", "t"), [-1, -1]);
         }
     }
 
