@@ -98,6 +98,11 @@ impl Consumer {
         ended.await.map_err(|_| gone())?
     }
 
+    /// How many partitions it has.
+    pub fn partitions(&self) -> usize {
+        self.running.lock().upgrade().map_or(0, |shared| shared.progress.lock().partitions().len())
+    }
+
     /// What waits in the partitions that it has.
     pub fn lag(&self) -> Lag {
         self.running.lock().upgrade().map_or_else(Lag::default, |shared| shared.progress.lock().lag())
