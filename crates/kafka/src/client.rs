@@ -125,12 +125,6 @@ impl Cluster {
         Ok(Self(config))
     }
 
-    /// A cluster without login and TLS.
-    pub fn plain(brokers: &str) -> Self {
-        let settings = KafkaCluster { brokers: vec![brokers.to_owned()], ..KafkaCluster::default() };
-        Self::new(&settings, |_| None).unwrap_or_else(|_| Self(ClientConfig::new()))
-    }
-
     pub(crate) fn config(&self) -> ClientConfig {
         self.0.clone()
     }

@@ -98,6 +98,11 @@ impl Consumer {
         ended.await.map_err(|_| gone())?
     }
 
+    /// How many partitions it has.
+    pub fn partitions(&self) -> usize {
+        self.running.lock().upgrade().map_or(0, |shared| shared.progress.lock().partitions().len())
+    }
+
     /// What waits in the partitions that it has.
     pub fn lag(&self) -> Lag {
         self.running.lock().upgrade().map_or_else(Lag::default, |shared| shared.progress.lock().lag())
@@ -191,7 +196,7 @@ impl Shared {
             return;
         }
         if let Err(error) = self.list(&offsets).and_then(|list| client.commit(&list, CommitMode::Async)) {
-            self.progress.lock().committed(Instant::now(), Err(()));
+            self.progress.lock().committed(Instant::now(), &[], true);
             self.trouble(&format!("offsets cannot be committed: {error}"));
         }
     }
@@ -332,21 +337,19 @@ impl ConsumerContext for Watcher {
 
     fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
         let Some(shared) = self.0.upgrade() else { return };
-        let result = match result {
-            Ok(()) => {
-                let taken = list.elements().into_iter().filter(|element| element.error().is_ok());
-                let offsets = taken.filter_map(|element| match element.offset() {
-                    Offset::Offset(offset) => Some((element.partition(), offset)),
-                    _ => None,
-                });
-                Ok(offsets.collect())
+        let mut failure = result.err();
+        let mut offsets = Vec::new();
+        for element in list.elements() {
+            match (element.error(), element.offset()) {
+                (Ok(()), Offset::Offset(offset)) if failure.is_none() => offsets.push((element.partition(), offset)),
+                (Ok(()), _) => {}
+                (Err(error), _) => failure = Some(error),
             }
-            Err(error) => {
-                shared.trouble(&format!("offsets were not committed: {error}"));
-                Err(())
-            }
-        };
-        shared.progress.lock().committed(Instant::now(), result);
+        }
+        if let Some(error) = &failure {
+            shared.trouble(&format!("offsets were not committed: {error}"));
+        }
+        shared.progress.lock().committed(Instant::now(), &offsets, failure.is_some());
     }
 }
 

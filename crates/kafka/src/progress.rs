@@ -56,7 +56,8 @@ impl Progress {
     /// Everything before `next` has ended.
     pub fn done(&mut self, partition: i32, epoch: u64, next: i64) {
         if let Some(standing) = self.standings.get_mut(&partition).filter(|s| s.epoch == epoch) {
-            standing.done = standing.done.max(next);
+            // Not the larger of both: a topic that was made anew begins at 0 again.
+            standing.done = next;
             standing.oldest_ms = 0;
         }
     }
@@ -99,19 +100,16 @@ impl Progress {
         open
     }
 
-    /// A commit was answered: the group knows these offsets, or it failed.
-    pub fn committed(&mut self, now: Instant, result: Result<Vec<(i32, i64)>, ()>) {
+    /// A commit was answered: the group knows these offsets. `failed`: not all that it was told.
+    pub fn committed(&mut self, now: Instant, offsets: &[(i32, i64)], failed: bool) {
         self.under_way = None;
-        match result {
-            Ok(offsets) => {
-                for (partition, offset) in offsets {
-                    // An answer for an earlier assignment may come late: it is not ahead of what is done, and is told again at worst.
-                    if let Some(standing) = self.standings.get_mut(&partition).filter(|s| offset <= s.done) {
-                        standing.committed = standing.committed.max(Some(offset));
-                    }
-                }
+        for (partition, offset) in offsets {
+            if let Some(standing) = self.standings.get_mut(partition) {
+                standing.committed = Some(*offset);
             }
-            Err(()) => self.not_before = Some(now + COMMIT_AGAIN),
+        }
+        if failed {
+            self.not_before = Some(now + COMMIT_AGAIN);
         }
     }
 
@@ -138,20 +136,20 @@ mod tests {
         assert_eq!(progress.due(now), [(1, 0)]);
         progress.done(0, 1, 9);
         assert_eq!(progress.due(later(100)), [], "one at a time");
-        progress.committed(later(100), Ok(vec![(1, 0)]));
+        progress.committed(later(100), &[(1, 0)], false);
         assert_eq!(progress.due(later(101)), [(0, 9)]);
-        progress.committed(later(102), Err(()));
+        progress.committed(later(102), &[], true);
         assert!(progress.is_restless());
         assert_eq!(progress.due(later(110)), []);
         assert_eq!(progress.due(later(700)), [(0, 9)], "again after a failure");
-        progress.committed(later(701), Ok(vec![(0, 9)]));
+        progress.committed(later(701), &[(0, 9)], false);
         assert!(!progress.is_restless());
         // What another assignment of the partition says is not heard.
         progress.revoked(0);
         progress.assigned(0, 3, 9, true);
         progress.done(0, 1, 20);
         assert!(!progress.is_restless());
-        progress.committed(later(702), Ok(vec![(0, 20)]));
+        progress.committed(later(702), &[(0, 20)], false);
         progress.done(0, 3, 10);
         assert_eq!(progress.rest_of(&[0, 7]), [(0, 10)]);
     }

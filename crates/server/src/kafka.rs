@@ -94,8 +94,8 @@ impl Maker for KafkaTriggers {
         }
         let before = std::mem::replace(&mut *self.groups.lock(), now.clone());
         for (id, (cluster, group)) in before {
-            // A trigger that was given a group by name goes on where that one stands.
-            if !now.contains_key(&id) {
+            // That of a trigger which was given a group by name stays: it may come back.
+            if !triggers.iter().any(|binding| binding.id() == id) {
                 self.forget(&cluster, group);
             }
         }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, KafkaTopics, LineSink,
-    LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, SendError,
-    TopicFound, ids,
+    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, KafkaTopics,
+    LineSink, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget,
+    SendError, TopicFound, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status, Target};
 use mayfly_sign::{Params, Style, Verified};
@@ -84,7 +84,6 @@ impl Logs for FakeLogs {
 
     async fn written(&self) {}
 }
-
 
 /// One Kafka cluster, `ckafka-main`, with one topic, `orders`.
 pub struct FakeKafka;
