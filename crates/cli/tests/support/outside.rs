@@ -4,6 +4,7 @@
 // Each test binary takes the part that it needs.
 #![allow(dead_code)]
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -34,7 +35,8 @@ impl Outside {
         // Two of a kind share a link; processes whose numbers lie next to each other get different ones.
         let host = BLOCK | (pid.wrapping_mul(16).wrapping_add(n) & 0x7fff) << 1;
         let (host, address) = (Ipv4Addr::from(host), Ipv4Addr::from(host + 1));
-        let name = format!("mft{pid:x}{n:x}");
+        // Not `mf…`: links that begin so belong to instances, and no instance reaches another one.
+        let name = format!("out{pid:x}x{n:x}");
         for command in [
             format!("netns add {name}"),
             format!("link add {name} type veth peer name eth0 netns {name}"),
@@ -102,8 +104,15 @@ pub struct Sink {
     outside: Outside,
     listener: TcpListener,
     address: SocketAddr,
-    handled: Arc<Mutex<Vec<Handled>>>,
+    handled: Arc<Mutex<All>>,
     judge: Arc<Mutex<Box<Judge>>>,
+}
+
+/// Everything that was told, and which messages these are.
+#[derive(Default)]
+struct All {
+    told: Vec<Handled>,
+    known: HashSet<(i32, i64)>,
 }
 
 /// Tells a [`Sink`] (`SINK`, `host:port`) what it was called with, and does as that says.
@@ -132,7 +141,7 @@ impl Sink {
         let outside = Outside::new();
         let listener = outside.listen();
         let address = listener.local_addr().expect("it is bound");
-        let handled = Arc::new(Mutex::new(Vec::new()));
+        let handled = Arc::new(Mutex::new(All::default()));
         let judge: Arc<Mutex<Box<Judge>>> = Arc::new(Mutex::new(Box::new(|_| Verdict::Take)));
         let (all, judges) = (handled.clone(), judge.clone());
         let accepting = listener.try_clone().expect("descriptors can be doubled");
@@ -163,12 +172,17 @@ impl Sink {
 
     /// Everything that functions were called with so far, as it came.
     pub fn handled(&self) -> Vec<Handled> {
-        self.handled.lock().unwrap().clone()
+        self.handled.lock().unwrap().told.clone()
     }
 
     /// How many that are.
     pub fn count(&self) -> usize {
-        self.handled.lock().unwrap().len()
+        self.handled.lock().unwrap().told.len()
+    }
+
+    /// How many different messages that are.
+    pub fn distinct(&self) -> usize {
+        self.handled.lock().unwrap().known.len()
     }
 }
 
@@ -180,7 +194,7 @@ impl Drop for Sink {
 }
 
 /// Takes one report. `None`: it was cut short, and its function has not returned.
-fn one(mut stream: TcpStream, batch: usize, all: &Mutex<Vec<Handled>>, judge: &Mutex<Box<Judge>>) -> Option<()> {
+fn one(mut stream: TcpStream, batch: usize, all: &Mutex<All>, judge: &Mutex<Box<Judge>>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).ok()?;
@@ -194,6 +208,9 @@ fn one(mut stream: TcpStream, batch: usize, all: &Mutex<Vec<Handled>>, judge: &M
     }
     let verdict = judge.lock().unwrap()(&messages);
     messages.iter_mut().for_each(|m| m.verdict = verdict);
-    all.lock().unwrap().append(&mut messages);
+    let mut all = all.lock().unwrap();
+    all.known.extend(messages.iter().map(|m| (m.partition, m.offset)));
+    all.told.append(&mut messages);
+    drop(all);
     stream.write_all(if verdict == Verdict::Take { b"take" } else { b"fail" }).ok()
 }
