@@ -20,8 +20,8 @@ need_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# gcc links the program and builds SQLite; nftables and iproute2 are the network of sandboxes; python3 runs Python functions.
-need_packages gcc libc6-dev pkg-config ca-certificates curl nftables iproute2 python3
+# gcc links the program and builds SQLite; g++, make and the libraries after it are for librdkafka (Kafka triggers); nftables and iproute2 are the network of sandboxes; python3 runs Python functions.
+need_packages gcc libc6-dev pkg-config g++ make libssl-dev zlib1g-dev libzstd-dev ca-certificates curl nftables iproute2 python3
 
 # Node.js functions need a node that sandboxes can see, which is one under /usr.
 if [ ! -x /usr/bin/node ] && [ ! -x /usr/local/bin/node ]; then

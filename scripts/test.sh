@@ -12,6 +12,9 @@ step() { say "$1"; shift; local begun=$SECONDS; "$@"; echo "    ($((SECONDS - be
 need_packages $(grep -v '^#' tests/clients/apt.txt)
 command -v npm >/dev/null 2>&1 || need_packages npm
 
+# Brokers that tests of Kafka triggers start.
+step "brokers" bash tests/brokers/install.sh
+
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 step "Rust tests" cargo test --workspace --quiet --no-fail-fast

@@ -14,6 +14,7 @@ use mayfly_model::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
+use crate::kafka::Kafka;
 use crate::listen::Listen;
 use crate::telemetry;
 
@@ -66,7 +67,7 @@ macro_rules! from_text_by_from_str {
     )*};
 }
 
-from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, Listen, u64, usize);
+from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, Listen, Kafka, u64, usize);
 
 impl FromText for Option<SocketAddr> {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -239,6 +240,8 @@ options! {
     queues_listen: Listen = Listen(Some(SocketAddr::from(([127, 0, 0, 1], 8702))));
     /// Ranges that are not public and that topics may push messages to all the same, loopback among them.
     queues_push_allow: Vec<Cidr> = Vec::new();
+    /// Kafka clusters that triggers may listen to, by name; in the environment and as a flag `NAME=host:port,…;NAME=…`.
+    kafka: Kafka = Kafka::default();
 }
 
 /// Why the options cannot be used. Shown to whoever starts the platform.
@@ -440,6 +443,9 @@ impl PlatformOptions {
         between("events_mb", self.events_mb, 16, 1 << 20)?;
         between("event_bytes_max", self.event_bytes_max, 1024, limits::EVENT_SYNC_BYTES_MAX)?;
         between("failure_disk_mb", self.failure_disk_mb, 16, 1 << 20)?;
+        if let Err(why) = self.kafka.validate() {
+            return range("kafka", why);
+        }
         between("waiting_room", self.waiting_room, 0, 1_000_000)?;
         between("waiting_s", self.waiting_s, 1, u64::from(limits::TIMEOUT_S_MAX))?;
         between("drain_s", self.drain_s, 0, 3600)?;

@@ -150,6 +150,7 @@ mod tests {
             "mayfly trigger timer f nightly --cron 0,0,0,*,*,*,* --message m --time-zone UTC --qualifier prod",
             "mayfly trigger bucket f b-125 --event created --prefix in/ --suffix .png",
             "mayfly trigger topic f t --tag a --tag b",
+            "mayfly trigger kafka f main orders --batch 5 --wait 1 --from earliest --retries 3 --group g",
             "mayfly failures ls -F f --since 1h --open",
             "mayfly failures replay --all --to 3 --rate 10 --wait",
             "mayfly failures replay 1 2 --dry-run",

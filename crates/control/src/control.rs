@@ -9,10 +9,10 @@ use crate::deliveries::Deliveries;
 use crate::endings::{Account, Endings};
 use crate::events::{EventConcurrency, EventParts, Events};
 use crate::installs::Installs;
-use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, Logs};
+use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, KafkaTopics, Logs};
 use crate::provisioned::ProvisionedOrder;
 use crate::replays::Replays;
-use crate::triggered::{BoundTrigger, TriggeredEvent};
+use crate::triggered::{BoundTrigger, CallEnd, TriggeredCall, TriggeredEvent};
 use bytes::Bytes;
 use mayfly_base::Clock;
 use mayfly_model::{ApiError, Digest, InvokeOutcome, RequestId, ScalingConfig, TriggerKind, limits};
@@ -97,6 +97,8 @@ pub struct Ports {
     pub logs: Arc<dyn Logs>,
     /// Installs dependencies; `None`: packages come with theirs.
     pub installer: Option<Arc<dyn Installer>>,
+    /// The Kafka clusters that triggers may name; `None`: the platform cannot reach any.
+    pub kafka: Option<Arc<dyn KafkaTopics>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -118,6 +120,7 @@ pub(crate) struct Inner {
     pub invoker: Arc<dyn Invoker>,
     pub logs: Arc<dyn Logs>,
     pub clock: Arc<dyn Clock>,
+    pub kafka: Option<Arc<dyn KafkaTopics>>,
     pub events: Arc<Events>,
     pub failures: Arc<dyn FailureLog>,
     pub destinations: Arc<dyn Destinations>,
@@ -156,7 +159,7 @@ pub struct Download {
 impl Control {
     /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
     pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
-        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, clock } = ports;
+        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, kafka, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
         let event_parts = EventParts {
@@ -195,6 +198,7 @@ impl Control {
             invoker,
             logs,
             clock,
+            kafka,
             events,
             failures,
             destinations,
@@ -252,6 +256,12 @@ impl Control {
     /// Errors: those of an asynchronous Invoke; `RequestLimitExceeded` when there is no room for the moment.
     pub async fn accept_event(&self, event: TriggeredEvent) -> Result<(), ApiError> {
         crate::triggered::accept(&self.0, event).await
+    }
+
+    /// Makes a synchronous call of a trigger, which holds to all that holds for invocations. What it gives up is kept as a failure, and told
+    /// to whom failures are told, before this returns.
+    pub async fn call_for_trigger(&self, call: TriggeredCall) -> CallEnd {
+        crate::triggered::call(&self.0, call).await
     }
 
     /// The asynchronous events.

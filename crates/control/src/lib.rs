@@ -36,8 +36,8 @@ pub use endings::{Cause, Endings};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
     DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
-    InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState, RouteChange,
-    SendError,
+    InvokeRequest, Invoker, KafkaTopics, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, ProvisionedState,
+    RouteChange, SendError, TopicFound,
 };
 pub use provisioned::ProvisionedOrder;
-pub use triggered::{BoundTrigger, TriggeredEvent};
+pub use triggered::{BoundTrigger, CallEnd, TriggeredCall, TriggeredEvent};

@@ -221,6 +221,29 @@ pub trait Destinations: Send + Sync {
     async fn send(&self, target: &Target, message: Bytes) -> Result<(), SendError>;
 }
 
+/// Whether a trigger's Kafka topic is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicFound {
+    /// It is, or nobody can tell for the moment: the trigger will wait for it.
+    Ok,
+    /// The trigger's name begins with none of these clusters.
+    NoCluster(Vec<String>),
+    /// The cluster has no such topic.
+    NoTopic {
+        /// The cluster.
+        cluster: String,
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// The Kafka clusters that the operator named.
+#[async_trait]
+pub trait KafkaTopics: Send + Sync {
+    /// Looks for the topic that a trigger's name (`<cluster>-<topic>`) means, for a few seconds at most.
+    async fn find(&self, trigger: &str) -> TopicFound;
+}
+
 /// An install of dependencies to do.
 #[derive(Clone, Debug)]
 pub struct InstallJob {

@@ -16,11 +16,13 @@ pub enum TriggerKind {
     Cos,
     /// A topic of the message queue.
     Cmq,
+    /// A topic of a Kafka cluster.
+    Ckafka,
 }
 
 impl TriggerKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Timer, Self::Cos, Self::Cmq];
+    pub const ALL: [Self; 4] = [Self::Timer, Self::Cos, Self::Cmq, Self::Ckafka];
 
     /// As the API writes it (`Type`).
     pub fn as_str(self) -> &'static str {
@@ -28,6 +30,7 @@ impl TriggerKind {
             Self::Timer => "timer",
             Self::Cos => "cos",
             Self::Cmq => "cmq",
+            Self::Ckafka => "ckafka",
         }
     }
 
@@ -85,6 +88,8 @@ pub enum TriggerDesc {
     Cos(CosDesc),
     /// Messages of a topic.
     Cmq(CmqDesc),
+    /// Messages of a topic of a Kafka cluster.
+    Ckafka(CkafkaDesc),
 }
 
 impl TriggerDesc {
@@ -94,6 +99,7 @@ impl TriggerDesc {
             Self::Timer(_) => TriggerKind::Timer,
             Self::Cos(_) => TriggerKind::Cos,
             Self::Cmq(_) => TriggerKind::Cmq,
+            Self::Ckafka(_) => TriggerKind::Ckafka,
         }
     }
 
@@ -103,6 +109,7 @@ impl TriggerDesc {
             Self::Timer(desc) => serde_json::to_string(desc),
             Self::Cos(desc) => serde_json::to_string(desc),
             Self::Cmq(desc) => serde_json::to_string(desc),
+            Self::Ckafka(desc) => serde_json::to_string(desc),
         };
         shown.unwrap_or_default()
     }
@@ -189,9 +196,149 @@ pub struct CmqDesc {
     pub filter_key: Vec<String>,
 }
 
+/// How messages of a Kafka topic are handed over. Clients send its numbers as numbers and as texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CkafkaDesc {
+    /// Most messages in one event.
+    #[serde(deserialize_with = "number")]
+    pub max_msg_num: u32,
+    /// Where a consumer group begins that has no offsets yet.
+    pub offset: KafkaStart,
+    /// How often messages are handed over again after the function failed on them.
+    #[serde(deserialize_with = "number")]
+    pub retry: u32,
+    /// How long an event may wait to be full, in seconds; 0: what is there is handed over as soon as the function is free.
+    #[serde(deserialize_with = "number", alias = "timeout")]
+    pub time_out: u32,
+    /// The consumer group; empty: one of the trigger's own.
+    pub consumer_group_name: String,
+}
+
+/// Most messages of an event (`maxMsgNum`). Source: SCF's page on CKafka triggers.
+pub const KAFKA_MESSAGES_MAX: u32 = 10_000;
+/// Most retries (`retry`), which is also the default. Source: the same page.
+pub const KAFKA_RETRIES_MAX: u32 = 10_000;
+/// Longest wait for a full event (`timeOut`), in seconds. Source: the same page.
+pub const KAFKA_WAIT_S_MAX: u32 = 60;
+/// Longest name of a consumer group, in characters. Source: CKafka's limit.
+pub const KAFKA_GROUP_CHARS_MAX: usize = 128;
+
+impl Default for CkafkaDesc {
+    fn default() -> Self {
+        Self {
+            max_msg_num: 100,
+            offset: KafkaStart::Latest,
+            retry: KAFKA_RETRIES_MAX,
+            time_out: 0,
+            consumer_group_name: String::new(),
+        }
+    }
+}
+
+/// Where a consumer group begins that has no offsets yet (`offset`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KafkaStart {
+    /// With what comes after the trigger was created.
+    #[default]
+    Latest,
+    /// With the oldest message that the cluster keeps.
+    Earliest,
+    /// With the first message that is not older than this, in milliseconds since the epoch.
+    At(u64),
+}
+
+impl fmt::Display for KafkaStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Earliest => f.write_str("earliest"),
+            Self::At(ms) => write!(f, "{ms}"),
+        }
+    }
+}
+
+impl Serialize for KafkaStart {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KafkaStart {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let wrong =
+            || serde::de::Error::custom("`offset` is latest, earliest, or a time in milliseconds since the epoch");
+        match NumberOrText::deserialize(d).map_err(|_| wrong())? {
+            NumberOrText::Number(ms) => Ok(Self::At(ms)),
+            NumberOrText::Text(text) => match text.trim() {
+                "" | "latest" => Ok(Self::Latest),
+                "earliest" | "oldest" => Ok(Self::Earliest),
+                other => other.parse().map(Self::At).map_err(|_| wrong()),
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+/// A number, also one that is written as a text.
+fn number<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    let wrong = || serde::de::Error::custom("a number from 0 to 4294967295 is expected, also as a text");
+    match NumberOrText::deserialize(d).map_err(|_| wrong())? {
+        NumberOrText::Number(n) => u32::try_from(n).map_err(|_| wrong()),
+        NumberOrText::Text(text) => text.trim().parse().map_err(|_| wrong()),
+    }
+}
+
+/// The cluster and the topic that a `ckafka` trigger's name means, `<cluster>-<topic>`. Both may contain `-`: of the clusters that fit, the
+/// one with the longest name is meant. `None`: it names none of `clusters`, or no topic.
+pub fn kafka_topic_of<'a>(name: &'a str, clusters: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+    let fits = |cluster: &str| name.strip_prefix(cluster)?.strip_prefix('-').filter(|topic| !topic.is_empty());
+    let found = clusters.into_iter().filter_map(|cluster| Some((cluster, fits(cluster)?)));
+    found.max_by_key(|(cluster, _)| cluster.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kafka_settings_are_read_as_clients_send_them() {
+        let read = |text: &str| serde_json::from_str::<CkafkaDesc>(text);
+        let full = CkafkaDesc {
+            max_msg_num: 999,
+            offset: KafkaStart::At(1_595_927_203_000),
+            retry: 10,
+            time_out: 60,
+            consumer_group_name: "g".into(),
+        };
+        let as_texts =
+            r#"{"maxMsgNum":"999","offset":"1595927203000","retry":"10","timeOut":"60","consumerGroupName":"g"}"#;
+        let as_numbers = r#"{"maxMsgNum":999,"offset":1595927203000,"retry":10,"timeout":60,"consumerGroupName":"g"}"#;
+        assert_eq!(read(as_texts).unwrap(), full);
+        assert_eq!(read(as_numbers).unwrap(), full);
+        assert_eq!(read("{}").unwrap(), CkafkaDesc::default());
+        assert_eq!(read(r#"{"offset":"earliest"}"#).unwrap().offset, KafkaStart::Earliest);
+        for bad in [r#"{"maxMsgNum":-1}"#, r#"{"retry":"many"}"#, r#"{"offset":"now"}"#, r#"{"brokers":["b:9092"]}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        let shown = TriggerDesc::Ckafka(CkafkaDesc::default()).show();
+        assert_eq!(shown, r#"{"maxMsgNum":100,"offset":"latest","retry":10000,"timeOut":0,"consumerGroupName":""}"#);
+    }
+
+    #[test]
+    fn kafka_triggers_are_named_by_cluster_and_topic() {
+        let clusters = ["ckafka-8tfx", "ckafka", "other"];
+        assert_eq!(kafka_topic_of("ckafka-8tfx-my-topic", clusters), Some(("ckafka-8tfx", "my-topic")));
+        assert_eq!(kafka_topic_of("ckafka-8tfy-my-topic", clusters), Some(("ckafka", "8tfy-my-topic")));
+        assert_eq!(kafka_topic_of("other-", clusters), None);
+        assert_eq!(kafka_topic_of("otherwise-t", clusters), None);
+    }
 
     fn cos(event: &str, prefix: &str, suffix: &str) -> CosDesc {
         CosDesc { event: event.into(), filter: CosFilter { prefix: prefix.into(), suffix: suffix.into() } }
@@ -224,7 +371,7 @@ mod tests {
         assert_eq!(cos.show(), r#"{"event":"cos:ObjectRemove:*","filter":{"Prefix":"","Suffix":""}}"#);
         let cmq = TriggerDesc::Cmq(CmqDesc { filter_type: 1, filter_key: vec!["a".into()] });
         assert_eq!(cmq.show(), r#"{"filterType":1,"filterKey":["a"]}"#);
-        for desc in [timer, cos, cmq] {
+        for desc in [timer, cos, cmq, TriggerDesc::Ckafka(CkafkaDesc::default())] {
             let stored = serde_json::to_string(&desc).unwrap();
             assert_eq!(serde_json::from_str::<TriggerDesc>(&stored).unwrap(), desc, "{stored}");
             assert_eq!(TriggerKind::parse(&desc.kind().as_str().to_uppercase()), Some(desc.kind()));

@@ -9,6 +9,7 @@ mod events;
 mod http;
 mod install;
 mod invoker;
+mod kafka;
 mod logs;
 mod objects;
 mod prepare;
@@ -31,6 +32,7 @@ use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
+use mayfly_kafka::Clusters;
 use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
 use mayfly_objects::{Objects, Store};
@@ -40,7 +42,7 @@ use mayfly_sandbox::process::ProcessBackend;
 use mayfly_sandbox::wire::SpawnerConfig;
 use mayfly_sign::Credential;
 use mayfly_store::{CodeCache, EventLog, FailureLimits, FileBlobs, SqliteFailures, SqliteMeta};
-use mayfly_triggers::Source;
+use mayfly_triggers::{Maker, Source};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -174,6 +176,9 @@ impl Platform {
         let memory =
             Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone(), Arc::clone(&memory)));
+        let clusters =
+            Clusters::new(&options.kafka, |name| std::env::var(name).ok()).context("set up Kafka clusters")?;
+        let clusters = Some(Arc::new(clusters)).filter(|clusters| clusters.names().next().is_some());
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
@@ -183,6 +188,7 @@ impl Platform {
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
+            kafka: clusters.clone().map(|clusters| Arc::new(kafka::Topics(clusters)) as _),
             clock: Arc::new(SystemClock),
         };
         let objects = match &objects_gateway {
@@ -196,7 +202,12 @@ impl Platform {
         }
         sources.insert(TriggerKind::Cmq, Arc::new(topics::TopicSource::new(queues.queues.clone(), options.app_id)));
         let control_options = ControlOptions {
-            trigger_kinds: sources.keys().copied().chain([TriggerKind::Timer]).collect(),
+            trigger_kinds: sources
+                .keys()
+                .copied()
+                .chain([TriggerKind::Timer])
+                .chain(clusters.as_ref().map(|_| TriggerKind::Ckafka))
+                .collect(),
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
@@ -219,7 +230,11 @@ impl Platform {
             invoker.scale(&main, scaling);
         }
         invoker::park(&control, &invoker, options.park);
-        let triggers = triggers::engine(&data, &control, sources).await?;
+        let mut makers: HashMap<TriggerKind, Arc<dyn Maker>> = HashMap::new();
+        if let Some(clusters) = clusters {
+            makers.insert(TriggerKind::Ckafka, Arc::new(kafka::KafkaTriggers::new(control.clone(), clusters)));
+        }
+        let triggers = triggers::engine(&data, &control, sources, makers).await?;
         // The invoker is a part of the control API: what it holds must not hold that.
         let (engine, listening) = (Arc::downgrade(&triggers), control.downgrade());
         invoker.on_triggers(move || {

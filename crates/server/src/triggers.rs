@@ -8,7 +8,7 @@ use mayfly_control::{BoundTrigger, Control, TriggeredEvent};
 use mayfly_model::{ApiError, TriggerKind};
 use mayfly_observe::Metrics;
 use mayfly_store::SqliteMeta;
-use mayfly_triggers::{Binding, Cursors, Door, Engine, Handed, Parts, Refusal, Source};
+use mayfly_triggers::{Binding, Cursors, Door, Engine, Handed, Maker, Parts, Refusal, Source};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -44,11 +44,12 @@ pub async fn engine(
     data: &DataDir,
     control: &Control,
     sources: HashMap<TriggerKind, Arc<dyn Source>>,
+    makers: HashMap<TriggerKind, Arc<dyn Maker>>,
 ) -> Result<Arc<Engine>> {
     let store = SqliteMeta::open(&data.path("triggers.db")).await.context("open the cursors of triggers")?;
     let cursors = Cursors::open(Arc::new(store)).await.context("read the cursors of triggers")?;
     let door = Arc::new(ControlDoor(control.clone()));
-    let engine = Engine::new(Parts { door, cursors: Arc::new(cursors), clock: Arc::new(SystemClock), sources });
+    let engine = Engine::new(Parts { door, cursors: Arc::new(cursors), clock: Arc::new(SystemClock), sources, makers });
     engine.set(|| bindings(control));
     Ok(Arc::new(engine))
 }

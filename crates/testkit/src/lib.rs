@@ -2,6 +2,7 @@
 //!
 //! Everything here blocks: tests of whole platforms are plain threads, as their users' programs are.
 
+pub mod kafka;
 pub mod nats;
 
 use base64::Engine as _;

@@ -28,6 +28,20 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Sources of events, by kind.
     pub sources: HashMap<TriggerKind, Arc<dyn Source>>,
+    /// What makes the triggers of kinds that need no source, by kind.
+    pub makers: HashMap<TriggerKind, Arc<dyn Maker>>,
+}
+
+/// Makes the triggers of a kind that pulls its events from elsewhere, in its own way.
+pub trait Maker: Send + Sync {
+    /// All triggers of this kind, closed ones too, whenever one has changed, and once before anything is let in. Must not block.
+    fn bind(&self, _triggers: &[Binding]) {}
+
+    /// A trigger for a binding; `counts` are the engine's.
+    ///
+    /// # Errors
+    /// When the platform cannot run it as it is set up.
+    fn make(&self, binding: &Binding, counts: &Arc<Counts>) -> Result<Arc<dyn Trigger>, TriggerError>;
 }
 
 /// Keeps one [`Trigger`] running for each open trigger.
@@ -66,6 +80,9 @@ impl Engine {
         for (kind, source) in &self.parts.sources {
             let open = all.iter().filter(|b| b.config.enabled && b.config.kind() == *kind);
             source.bind(&open.cloned().collect::<Vec<_>>());
+        }
+        for (kind, maker) in &self.parts.makers {
+            maker.bind(&all.iter().filter(|b| b.config.kind() == *kind).cloned().collect::<Vec<_>>());
         }
         self.wanted.send_replace(Arc::new(all));
     }
@@ -133,14 +150,17 @@ impl Engine {
     }
 
     fn make(&self, binding: &Binding) -> Result<Arc<dyn Trigger>, TriggerError> {
-        let Parts { door, cursors, clock, sources } = &self.parts;
+        let kind = binding.config.kind();
+        if let Some(maker) = self.parts.makers.get(&kind) {
+            return maker.make(binding, &self.counts);
+        }
+        let Parts { door, cursors, clock, sources, .. } = &self.parts;
         let (door, counts) = (Arc::clone(door), Arc::clone(&self.counts));
         Ok(match &binding.config.desc {
             TriggerDesc::Timer(desc) => {
                 Arc::new(Timer::new(binding.clone(), desc, door, Arc::clone(cursors), Arc::clone(clock), counts)?)
             }
-            TriggerDesc::Cos(_) | TriggerDesc::Cmq(_) => {
-                let kind = binding.config.kind();
+            TriggerDesc::Cos(_) | TriggerDesc::Cmq(_) | TriggerDesc::Ckafka(_) => {
                 let source = sources.get(&kind);
                 let source =
                     source.ok_or_else(|| TriggerError(format!("the platform runs without a source of {kind}")))?;

@@ -7,8 +7,8 @@
 //! - the module [`source`]: everything that keeps its events itself until they are acknowledged (a bucket's changes, a topic's messages), behind one
 //!   seam, [`Source`].
 //!
-//! A new kind is either a [`Source`] or a [`Trigger`] of its own (one that pulls from outside, say), a variant of
-//! [`TriggerKind`](mayfly_model::TriggerKind), and one line in the engine. It passes the contract in `contract`.
+//! A new kind is either a [`Source`] or a [`Trigger`] of its own (one that pulls from outside, say) behind a [`Maker`], and a variant of
+//! [`TriggerKind`](mayfly_model::TriggerKind). It passes the contract in `contract`, unless it calls functions synchronously.
 
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -18,7 +18,7 @@ pub mod source;
 pub mod timer;
 
 pub use cursors::Cursors;
-pub use engine::{Engine, Parts};
+pub use engine::{Engine, Maker, Parts};
 pub use source::{Item, Source};
 
 use async_trait::async_trait;
@@ -46,10 +46,18 @@ impl Binding {
         &self.config.id
     }
 
+    /// The id of an event, made of where it comes from: who hands it in twice names the same.
+    pub fn event_id(&self, position: &str) -> RequestId {
+        let digest = Sha256::digest(format!("{} {position}", self.id()));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        RequestId::from_random(bytes)
+    }
+
     /// An event of this trigger. `position` names it among the trigger's events, the same each time that it is handed in.
     pub fn handed(&self, position: &str, event: String, maybe_again: bool) -> Handed {
         Handed {
-            id: event_id(self.id(), position),
+            id: self.event_id(position),
             namespace: self.namespace.clone(),
             function: self.function.clone(),
             qualifier: self.config.qualifier.clone(),
@@ -58,14 +66,6 @@ impl Binding {
             maybe_again,
         }
     }
-}
-
-/// The id of an event, made of where it comes from: who hands it in twice names the same.
-fn event_id(trigger: &str, position: &str) -> RequestId {
-    let digest = Sha256::digest(format!("{trigger} {position}"));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    RequestId::from_random(bytes)
 }
 
 /// An event on its way to a function.
@@ -139,6 +139,21 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// So many more events were taken in.
+    pub fn add_handed(&self, events: u64) {
+        self.handed.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// So many more events were not taken in for the moment.
+    pub fn add_postponed(&self, events: u64) {
+        self.postponed.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// So many more events will never be taken in.
+    pub fn add_dropped(&self, events: u64) {
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Events taken in.
     pub fn handed(&self) -> u64 {
         self.handed.load(Ordering::Relaxed)

@@ -254,6 +254,7 @@ async fn the_engine_follows_the_catalogue() {
         cursors: Arc::clone(&cursors),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         sources: HashMap::from([(TriggerKind::Cmq, Arc::clone(&source) as Arc<dyn Source>)]),
+        makers: HashMap::new(),
     }));
     let timer = binding("timer", TriggerDesc::Timer(minutely()));
     let topic = binding("topic", TriggerDesc::Cmq(CmqDesc::default()));

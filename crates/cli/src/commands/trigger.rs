@@ -7,7 +7,7 @@ use crate::error::CliError;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-/// What hands events to functions: timers, buckets, topics.
+/// What hands events to functions: timers, buckets, topics, Kafka.
 #[derive(Debug, Args)]
 pub struct TriggerArgs {
     /// What to do.
@@ -25,6 +25,9 @@ pub enum TriggerCommand {
     Bucket(BucketArgs),
     /// Call a function for the messages of a topic
     Topic(TopicArgs),
+    /// Call a function for the messages of a Kafka topic
+    #[command(after_help = KAFKA_EXAMPLES)]
+    Kafka(KafkaArgs),
     /// List the triggers of a function
     Ls {
         /// The function
@@ -46,6 +49,14 @@ Seven fields: second minute hour day month weekday year.
 Examples:
   mayfly trigger timer report nightly --cron '0 0 2 * * * *'
   mayfly trigger timer report workdays --cron '0 30 9 * * MON-FRI *' --time-zone Asia/Shanghai --message brief
+";
+
+const KAFKA_EXAMPLES: &str = "\
+Clusters are named where the platform is started: --kafka main=broker:9092, or [kafka.clusters.main] in its configuration.
+
+Examples:
+  mayfly trigger kafka bill main orders --batch 500
+  mayfly trigger kafka bill main orders --from earliest --group billing --retries 3 --wait 5
 ";
 
 /// What every new trigger has.
@@ -126,6 +137,34 @@ pub struct TopicArgs {
     /// Only messages whose routing key fits one of these, such as `order.*.paid`
     #[arg(long = "binding-key", value_name = "KEY", conflicts_with = "tags")]
     pub binding_keys: Vec<String>,
+    #[command(flatten)]
+    pub new: New,
+}
+
+/// A new trigger of a Kafka topic.
+#[derive(Debug, Args)]
+pub struct KafkaArgs {
+    /// The function
+    pub name: String,
+    /// The cluster, as the platform's configuration names it
+    pub cluster: String,
+    /// The topic
+    pub topic: String,
+    /// Most messages in an event
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub batch: u32,
+    /// How long an event may wait to be full, in seconds; 0: what is there goes as soon as the function is free
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u32,
+    /// Where a new consumer group begins: latest, earliest, or a time in milliseconds since the epoch
+    #[arg(long, value_name = "WHERE", default_value = "latest")]
+    pub from: String,
+    /// How often messages that the function fails on are handed over again before they are kept as a failure
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub retries: u32,
+    /// The consumer group [default: one of the trigger's own]
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     #[command(flatten)]
     pub new: New,
 }
@@ -258,6 +297,17 @@ pub fn run(args: &TriggerArgs, context: &Context) -> Result<(), CliError> {
             };
             let desc = json!({"filterType": kind, "filterKey": keys});
             create(context, &topic.new, request(&topic.name, &topic.topic, "cmq", desc.to_string()))
+        }
+        TriggerCommand::Kafka(kafka) => {
+            let desc = json!({
+                "maxMsgNum": kafka.batch,
+                "offset": kafka.from,
+                "retry": kafka.retries,
+                "timeOut": kafka.wait,
+                "consumerGroupName": kafka.group.as_deref().unwrap_or_default(),
+            });
+            let trigger = format!("{}-{}", kafka.cluster, kafka.topic);
+            create(context, &kafka.new, request(&kafka.name, &trigger, "ckafka", desc.to_string()))
         }
         TriggerCommand::Ls { name, place } => {
             let (all, raw) = list(context, name, place)?;

@@ -4,7 +4,7 @@ use crate::cli::Common;
 use crate::error::CliError;
 use crate::settings::data_default_here;
 use clap::Args;
-use mayfly_base::{Cidr, Forecast, Listen, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
+use mayfly_base::{Cidr, Forecast, Kafka, Listen, LogFormat, PlatformOptions, PlatformOverlay, telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -146,6 +146,9 @@ pub struct UpArgs {
     /// Ranges that are not public and that topics may push messages to, with commas between
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
     pub queues_push_allow: Option<Vec<Cidr>>,
+    /// Kafka clusters that triggers may listen to; with a login or TLS they stand in the configuration file
+    #[arg(long, value_name = "NAME=HOST:PORT,…;…")]
+    pub kafka: Option<Kafka>,
 }
 
 impl UpArgs {
@@ -195,6 +198,7 @@ impl UpArgs {
             install_allow: self.install_allow,
             queues_listen: self.queues_listen,
             queues_push_allow: self.queues_push_allow,
+            kafka: self.kafka,
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Triggers that hand events to functions: their settings. What carries them out watches [`Control::triggers`](crate::Control::triggers).
 
-use super::common::{description, filled, function_name, namespace};
+use super::common::{description, filled, find, function_name, namespace};
 use super::triggers::{argument, enable, existing_qualifier, trigger_name};
 use super::{Answer, Cx};
 use crate::api::requests::{CreateTrigger, DeleteTrigger, UpdateTrigger, UpdateTriggerStatus};
 use crate::api::time;
 use crate::catalogue::{FunctionState, Next, clip};
+use crate::ports::TopicFound;
 use mayfly_base::schedule::{Schedule, Zone};
 use mayfly_model::{
-    ApiError, COS_EVENTS, CmqDesc, CosDesc, FunctionRecord, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind,
+    ApiError, COS_EVENTS, CkafkaDesc, CmqDesc, CosDesc, FunctionRecord, KAFKA_GROUP_CHARS_MAX, KAFKA_MESSAGES_MAX,
+    KAFKA_RETRIES_MAX, KAFKA_WAIT_S_MAX, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,7 +36,7 @@ fn read_desc(kind: TriggerKind, text: Option<&str>, now_ms: u64) -> Result<Trigg
     if text.len() > DESC_BYTES_MAX {
         return Err(bad(format!("`TriggerDesc` has {} bytes; the limit is {DESC_BYTES_MAX}.", text.len())));
     }
-    if text.is_empty() && kind != TriggerKind::Cmq {
+    if text.is_empty() && !matches!(kind, TriggerKind::Cmq | TriggerKind::Ckafka) {
         return Err(ApiError::missing("TriggerDesc"));
     }
     let wrong = |e: serde_json::Error| {
@@ -72,7 +74,49 @@ fn read_desc(kind: TriggerKind, text: Option<&str>, now_ms: u64) -> Result<Trigg
             }
             TriggerDesc::Cmq(desc)
         }
+        TriggerKind::Ckafka => {
+            let desc: CkafkaDesc =
+                if text.is_empty() { CkafkaDesc::default() } else { serde_json::from_str(text).map_err(wrong)? };
+            check_kafka(&desc)?;
+            TriggerDesc::Ckafka(desc)
+        }
     })
+}
+
+/// The limits of a `ckafka` trigger. Errors: `InvalidParameterValue.TriggerDesc`.
+fn check_kafka(desc: &CkafkaDesc) -> Result<(), ApiError> {
+    let numbers = [
+        ("maxMsgNum", desc.max_msg_num, 1, KAFKA_MESSAGES_MAX),
+        ("retry", desc.retry, 0, KAFKA_RETRIES_MAX),
+        ("timeOut", desc.time_out, 0, KAFKA_WAIT_S_MAX),
+    ];
+    if let Some((name, value, min, max)) = numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
+        return Err(bad(format!("`{name}` in `TriggerDesc` is {value}; it is {min} to {max}.")));
+    }
+    let group = &desc.consumer_group_name;
+    if group.chars().count() > KAFKA_GROUP_CHARS_MAX || group.chars().any(char::is_control) {
+        let message =
+            format!("`consumerGroupName` has at most {KAFKA_GROUP_CHARS_MAX} characters, and no control characters.");
+        return Err(bad(message));
+    }
+    Ok(())
+}
+
+/// Looks for what a trigger listens to. Errors: `ResourceNotFound.Ckafka` for a cluster that nobody configured, or a topic that is not there.
+async fn check_source(cx: Cx<'_>, kind: TriggerKind, name: &str) -> Result<(), ApiError> {
+    let Some(kafka) = cx.control.kafka.as_ref().filter(|_| kind == TriggerKind::Ckafka) else { return Ok(()) };
+    let message = match kafka.find(name).await {
+        TopicFound::Ok => return Ok(()),
+        TopicFound::NoCluster(known) => format!(
+            "`{}` names no Kafka cluster. A trigger's name is `<cluster>-<topic>`; the clusters are: {}. Others are named in the platform's configuration (`[kafka.clusters.NAME]`).",
+            clip(name),
+            known.join(", ")
+        ),
+        TopicFound::NoTopic { cluster, topic } => {
+            format!("Kafka cluster `{}` has no topic `{}`. Create it first.", clip(&cluster), clip(&topic))
+        }
+    };
+    Err(ApiError::new("ResourceNotFound.Ckafka", message))
 }
 
 /// A timer's: the cron text itself, or JSON with it in `cron`. The form of five fields that old clients send begins at the minute.
@@ -132,6 +176,9 @@ fn check_there(cx: Cx<'_>, kind: TriggerKind) -> Result<(), ApiError> {
         TriggerKind::Timer => "no timers",
         TriggerKind::Cos => "no object store",
         TriggerKind::Cmq => "no message queues",
+        TriggerKind::Ckafka => {
+            "no Kafka clusters: name some in its configuration (`[kafka.clusters.NAME]`, or --kafka NAME=host:port)"
+        }
     };
     Err(ApiError::new("UnsupportedOperation.Trigger", format!("This platform runs with {what}.")))
 }
@@ -190,6 +237,9 @@ pub async fn create(cx: Cx<'_>, kind: TriggerKind, request: CreateTrigger) -> Re
     let argument = argument(request.custom_argument)?.unwrap_or_default();
     let description = description(request.description)?.unwrap_or_default();
     let qualifier = filled(&request.qualifier).unwrap_or("$LATEST");
+    // Before the cluster is asked: who may not do it anyway is not told what there is.
+    find(cx.control, &request.namespace, &request.function_name)?;
+    check_source(cx, kind, &name).await?;
     let decide = |state: &FunctionState| {
         let qualifier = existing_qualifier(state, &function, qualifier)?;
         if state.record.latest.service.is_some() {

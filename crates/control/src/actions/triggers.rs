@@ -21,7 +21,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// Longest `CustomArgument`, in bytes.
 const ARGUMENT_BYTES_MAX: usize = 4096;
 /// Types of triggers that SCF has and this platform does not.
-const NOT_BUILT: [&str; 10] = ["ckafka", "cls", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
+const NOT_BUILT: [&str; 9] = ["cls", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
 
 /// A function's URL on `host`; `$DEFAULT` needs no mention.
 pub fn url(scheme: &str, host: &str, namespace: &str, function: &str, qualifier: &str) -> String {

@@ -91,7 +91,14 @@ async fn what_cannot_be_bound_is_refused() {
         ("cos", "{}", v),
         ("cmq", r#"{"filterType":3}"#, v),
         ("cmq", r#"{"filterType":1,"filterKey":["1","2","3","4","5","6"]}"#, v),
-        ("ckafka", "{}", "UnsupportedOperation.Trigger"),
+        ("ckafka", r#"{"maxMsgNum":0}"#, v),
+        ("ckafka", r#"{"maxMsgNum":"10001"}"#, v),
+        ("ckafka", r#"{"timeOut":61}"#, v),
+        ("ckafka", r#"{"retry":10001}"#, v),
+        ("ckafka", r#"{"offset":"now"}"#, v),
+        ("ckafka", r#"{"brokers":["b:9092"]}"#, v),
+        ("ckafka", "{}", "ResourceNotFound.Ckafka"),
+        ("cls", "{}", "UnsupportedOperation.Trigger"),
         ("nonsense", "{}", "InvalidParameterValue.Type"),
     ] {
         assert_eq!(p.code("CreateTrigger", trigger("x", kind, desc)).await, code, "{kind} {desc}");
@@ -108,6 +115,29 @@ async fn what_cannot_be_bound_is_refused() {
     let bare = Platform::new().await;
     bare.create("hello").await;
     assert_eq!(bare.code("CreateTrigger", trigger("b-1", "cos", CREATED)).await, "UnsupportedOperation.Trigger");
+    assert_eq!(bare.code("CreateTrigger", trigger("c-t", "ckafka", "{}")).await, "UnsupportedOperation.Trigger");
+}
+
+#[tokio::test]
+async fn kafka_triggers_name_a_cluster_and_a_topic() {
+    let p = platform().await;
+    let name = "ckafka-main-orders";
+    let desc = r#"{"maxMsgNum":"999","offset":"1595927203000","retry":10,"timeOut":60,"consumerGroupName":"g"}"#;
+    let shown = r#"{"maxMsgNum":999,"offset":"1595927203000","retry":10,"timeOut":60,"consumerGroupName":"g"}"#;
+    let made = p.ok("CreateTrigger", trigger(name, "ckafka", desc)).await["TriggerInfo"].clone();
+    assert_eq!((&made["TriggerDesc"], &made["Type"], &made["Enable"]), (&json!(shown), &json!("ckafka"), &json!(1)));
+    assert_eq!(p.code("CreateTrigger", trigger(name, "ckafka", "{}")).await, "ResourceInUse.TriggerName");
+    for absent in ["ckafka-main-refunds", "ckafka-other-orders", "orders"] {
+        assert_eq!(p.code("CreateTrigger", trigger(absent, "ckafka", "{}")).await, "ResourceNotFound.Ckafka");
+    }
+    p.ok("UpdateTrigger", with(named(name, "ckafka"), json!({"TriggerDesc": r#"{"maxMsgNum":5}"#}))).await;
+    p.ok("UpdateTriggerStatus", with(named(name, "ckafka"), json!({"Enable": "CLOSE"}))).await;
+    let p = p.restart().await;
+    let changed = p.ok("GetTrigger", named(name, "ckafka")).await["TriggerInfo"].clone();
+    let shown = r#"{"maxMsgNum":5,"offset":"latest","retry":10000,"timeOut":0,"consumerGroupName":""}"#;
+    assert_eq!((&changed["TriggerDesc"], &changed["Enable"]), (&json!(shown), &json!(0)));
+    p.ok("DeleteTrigger", named(name, "ckafka")).await;
+    assert!(p.control.triggers().is_empty());
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink,
-    LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget, SendError, ids,
+    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, KafkaTopics,
+    LineSink, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget,
+    SendError, TopicFound, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status, Target};
 use mayfly_sign::{Params, Style, Verified};
@@ -82,6 +83,20 @@ impl Logs for FakeLogs {
     }
 
     async fn written(&self) {}
+}
+
+/// One Kafka cluster, `ckafka-main`, with one topic, `orders`.
+pub struct FakeKafka;
+
+#[async_trait]
+impl KafkaTopics for FakeKafka {
+    async fn find(&self, trigger: &str) -> TopicFound {
+        match trigger.strip_prefix("ckafka-main-") {
+            None => TopicFound::NoCluster(vec!["ckafka-main".into()]),
+            Some("orders") => TopicFound::Ok,
+            Some(topic) => TopicFound::NoTopic { cluster: "ckafka-main".into(), topic: topic.into() },
+        }
+    }
 }
 
 /// Installs what `requirements.txt` says: `ok` puts a file into the package, `slow` never ends, anything else fails.
@@ -289,6 +304,7 @@ impl Platform {
             invoker: invoker.clone(),
             logs: logs.clone(),
             installer: Some(Arc::new(FakeInstaller)),
+            kafka: Some(Arc::new(FakeKafka)),
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();

@@ -163,7 +163,7 @@ async fn refusals_are_typed() {
         for (fields, code) in [
             (json!({"TriggerName": "nothing"}), "ResourceNotFound.Trigger"),
             (json!({"Qualifier": "prod"}), "ResourceNotFound.Trigger"),
-            (json!({"Type": "ckafka"}), "UnsupportedOperation.Trigger"),
+            (json!({"Type": "cls"}), "UnsupportedOperation.Trigger"),
             (json!({"FunctionName": "nobody"}), "ResourceNotFound.Function"),
         ] {
             let answer = p.call(action, request(fields.clone())).await;

@@ -3,18 +3,18 @@
 use super::*;
 
 const TRIGGER_NAME: &str = "name of the trigger";
-const TYPE: &str = "`http` (the URL of a function), `timer`, `cos`, `cmq`. Other types are not built yet: `UnsupportedOperation.Trigger`";
-const DESC: &str = "http: JSON text with `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`. timer: a cron of seven fields, or JSON with it as `cron` and, ours, a `timeZone` (default: the platform's); five fields begin at the minute. cos: JSON with `event` and `filter`. cmq: JSON with `filterType` and `filterKey`. Unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
+const TYPE: &str = "`http` (the URL of a function), `timer`, `cos`, `cmq`, `ckafka`. Other types are not built yet: `UnsupportedOperation.Trigger`";
+const DESC: &str = "http: JSON text with `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`. timer: a cron of seven fields, or JSON with it as `cron` and, ours, a `timeZone` (default: the platform's); five fields begin at the minute. cos: JSON with `event` and `filter`. cmq: JSON with `filterType` and `filterKey`. ckafka: JSON with `maxMsgNum` (1–10000, default 100), `offset` (`latest`, `earliest` or milliseconds), `retry` (0–10000, default 10000), `timeOut` (0–60 s; default 0, which waits for nothing), `consumerGroupName`; numbers may be texts. Unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
 const AGAIN: &str = "as at creation; tells several cos triggers of one bucket from each other, else not looked at";
 const WHICH: &str = "given: only the trigger of this version or alias is meant";
 
 wire! {
-    /// Creates a trigger. Events come as asynchronous invocations (docs/events.md). Type `http` is the URL of a version or an alias, `http://<host>/fn/<namespace>/<function>/`, with `@<qualifier>` after the
+    /// Creates a trigger. Events come as asynchronous invocations (docs/events.md), messages of Kafka as synchronous ones (docs/kafka.md). Type `http` is the URL of a version or an alias, `http://<host>/fn/<namespace>/<function>/`, with `@<qualifier>` after the
     /// function's name for others than `$DEFAULT`. At most 10 per function, one per version or alias. Functions can be called at these addresses
     /// without a trigger too: HTTP functions by anybody (unless a trigger of the function is closed or wants signatures), event functions with a signature.
     struct CreateTrigger {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
-        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice for a type in a function. cos: the bucket's host or name; cmq: the topic";
+        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice for a type in a function. cos: the bucket's host or name; cmq: the topic; ckafka: `<cluster>-<topic>`, the cluster as the configuration names it (docs/kafka.md), else `ResourceNotFound.Ckafka`";
         kind "Type": String => Honoured, TYPE;
         trigger_desc "TriggerDesc": Option<String> => Honoured, DESC;
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
