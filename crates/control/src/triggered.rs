@@ -4,7 +4,7 @@ use crate::control::Inner;
 use crate::endings::Cause;
 use crate::events::Event;
 use crate::ports::{LogFilter, LogOrder, LogStatus};
-use mayfly_model::{ApiError, FunctionRecord, RequestId, TriggerConfig};
+use mayfly_model::{ApiError, FunctionRecord, Lineage, RequestId, TriggerConfig};
 use std::sync::Arc;
 
 /// A trigger, and the function that it belongs to.
@@ -44,6 +44,8 @@ pub struct TriggeredEvent {
     pub source: String,
     /// The event: JSON text.
     pub event: String,
+    /// What made it, when that was an invocation.
+    pub lineage: Lineage,
     /// True when it may have been handed over before, by a process that did not live to know: its id is then looked for.
     pub maybe_again: bool,
 }
@@ -70,7 +72,7 @@ pub(crate) async fn accept(control: &Inner, event: TriggeredEvent) -> Result<(),
         qualifier: event.qualifier,
         routing_key: Vec::new(),
         event: event.event,
-        cause: Cause::trigger(&event.source),
+        cause: Cause::of(&event.source, event.lineage),
         accepted_ms: control.clock.now_ms(),
     };
     control.events.accept(event.id, accepted).await

@@ -127,6 +127,7 @@ impl Invoker for NodeInvoker {
             abort: request.abort,
             origin: request.origin,
             qualifier: request.qualifier,
+            lineage: request.lineage,
         };
         let running = attached.metrics.running();
         let outcome = self.node.invoke(&attached.pool, invocation).await;
@@ -157,6 +158,9 @@ impl Invoker for NodeInvoker {
                     self.replaced.lock().insert(key.function_id.clone());
                 }
                 self.orders.forget(key);
+                if !*replaced || *force {
+                    self.node.revoke(key);
+                }
                 self.node.retire(key, *force);
                 if !*replaced && key.version == "$LATEST" {
                     self.replaced.lock().remove(&key.function_id);

@@ -2,7 +2,7 @@
 
 use super::{Events, Stage};
 use crate::endings::Cause;
-use mayfly_model::{RequestId, Status};
+use mayfly_model::{Lineage, RequestId, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,7 +71,8 @@ impl Events {
         let Some(queue) = state.queues.get(&owner) else { return Vec::new() };
         let shown = |(since_ms, id): &(u64, RequestId)| {
             let item = state.items.get(id)?;
-            let (qualifier, source) = (item.qualifier.to_string(), Cause::trigger(&item.source).invoke_type());
+            let (qualifier, source) =
+                (item.qualifier.to_string(), Cause::of(&item.source, Lineage::default()).invoke_type());
             Some(PendingEvent { id: *id, qualifier, source, since_ms: *since_ms })
         };
         queue.pending.iter().filter_map(shown).collect()

@@ -5,7 +5,7 @@
 use super::{Event, Events, Item, LOG_RETRY, Owner, Stage, attempts, outcome_of};
 use crate::endings::{Cause, Ran};
 use mayfly_base::Aborter;
-use mayfly_model::{InvocationRecord, RequestId, Status, limits};
+use mayfly_model::{InvocationRecord, Lineage, RequestId, Status, limits};
 use mayfly_plan::retry::Verdict;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,7 +165,7 @@ impl Events {
             routing_key: Vec::new(),
             event: String::new(),
             accepted_ms: item.since_ms,
-            cause: Cause::trigger(&item.source),
+            cause: Cause::of(&item.source, Lineage::default()),
         };
         self.without_run(id, &event, attempts(item.tried), Status::CANCELED, "The event was terminated")
     }

@@ -25,7 +25,7 @@ use http1::{Asked, Failure, Reading};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::loops::within;
-use mayfly_model::{RequestId, Status};
+use mayfly_model::{Lineage, RequestId, Status};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,12 +56,14 @@ pub struct ServiceCall {
     pub qualifier: String,
     /// Whatever should live as long as the request.
     pub keep: Box<dyn Any + Send>,
+    /// What called it, when that was an invocation.
+    pub lineage: Lineage,
 }
 
 /// Runs one request. The answer is always a response: the service's own, or one that says what went wrong.
 pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall) -> Response<StreamBody> {
-    let ServiceCall { request_id, request, upgrade, qualifier, keep } = call;
-    let mut account = Account::open(inner, pool, request_id, qualifier, keep);
+    let ServiceCall { request_id, request, upgrade, qualifier, keep, lineage } = call;
+    let mut account = Account::open(inner, pool, (request_id, lineage), qualifier, keep);
     let result = match upgrade {
         Some(upgrade) => tunnel::open(inner, pool, request, upgrade, &mut account).await,
         None => exchange(inner, pool, request, &mut account).await,
@@ -89,10 +91,13 @@ enum Reply {
 }
 
 /// Gets a slot: at once, or when one comes free or an instance has started.
-async fn slot(inner: &Arc<Inner>, pool: &Arc<Pool>) -> Result<Slot, Refusal> {
+///
+/// `lineage`: of what the request calls.
+async fn slot(inner: &Arc<Inner>, pool: &Arc<Pool>, lineage: Lineage) -> Result<Slot, Refusal> {
     if let Some(slot) = pool.slot() {
         return Ok(slot);
     }
+    pool.starts_for(lineage);
     match pool.wait(inner).await? {
         Place::Shared(slot) => Ok(slot),
         Place::Alone(_) => Err(Refusal::internal(&"a service has got an event function's instance")),
@@ -121,7 +126,7 @@ async fn exchange(
         None => body,
     });
     for last_try in [false, true] {
-        let resident = account.board(slot(inner, pool).await?);
+        let resident = account.board(slot(inner, pool, account.calls()).await?);
         let body_now = body.take().unwrap_or_else(nothing);
         let sending = async {
             if http2 {
@@ -250,6 +255,7 @@ pub fn http_status(status: Status) -> StatusCode {
         Status::TIME_LIMIT | Status::INIT_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
         Status::INSUFFICIENT_RESOURCES | Status::FUNCTION_STATUS => StatusCode::SERVICE_UNAVAILABLE,
         Status::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+        Status::CALL_DEPTH => StatusCode::LOOP_DETECTED,
         _ => StatusCode::BAD_GATEWAY,
     }
 }

@@ -11,6 +11,7 @@ mod event;
 mod grpc;
 mod headers;
 
+use crate::inside::Asker;
 use crate::invoker::NodeInvoker;
 use address::Address;
 pub use address::is_function_url;
@@ -23,11 +24,10 @@ use hyper::upgrade::OnUpgrade;
 use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{Control, InvokeRequest, UrlRoute, ids};
 use mayfly_gateway::{StreamBody, StreamRequest};
-use mayfly_model::{ApiError, RequestId, Status, UrlAuth, limits};
+use mayfly_model::{ApiError, Lineage, RequestId, Status, UrlAuth, limits};
 use mayfly_node::Refusal;
 use mayfly_node::service::{self, ServiceCall};
-use mayfly_sign::{Credential, RequestView, Verifier};
-use std::collections::HashMap;
+use mayfly_sign::{CredentialSource, RequestView, Verifier};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub struct Urls {
 /// Who may sign, and how that is checked.
 pub struct Keys<'a> {
     pub verifier: &'a Verifier,
-    pub credentials: &'a HashMap<String, Credential>,
+    pub credentials: &'a dyn CredentialSource,
 }
 
 impl Urls {
@@ -123,6 +123,13 @@ impl Urls {
         Ok(response)
     }
 
+    /// What the request comes of, if that is not too long a chain.
+    fn lineage(&self, head: &http::request::Parts, id: RequestId) -> Result<Lineage, Refused> {
+        let lineage = Asker::lineage(head);
+        self.control.check_depth(&lineage, id).map_err(Refused::TooDeep)?;
+        Ok(lineage)
+    }
+
     /// Passes the request on to a service.
     async fn serve(
         &self,
@@ -133,6 +140,7 @@ impl Urls {
         route: UrlRoute,
         id: RequestId,
     ) -> Result<Response<StreamBody>, Refused> {
+        let lineage = self.lineage(&head, id)?;
         let upgrade = headers::asks_for_upgrade(&head).then(|| head.extensions.remove::<OnUpgrade>()).flatten();
         headers::forward(&mut head, visitor, address, id, upgrade.is_some());
         head.uri = address.target.clone();
@@ -143,6 +151,7 @@ impl Urls {
             upgrade,
             qualifier: route.qualifier.to_string(),
             keep: Box::new(()),
+            lineage,
         };
         let mut response = self.invoker.serve(&route.target, call).await;
         headers::back(response.headers_mut(), upgrading);
@@ -159,6 +168,7 @@ impl Urls {
         route: UrlRoute,
         id: RequestId,
     ) -> Result<Response<StreamBody>, Refused> {
+        let lineage = self.lineage(&head, id)?;
         let body = collect(body).await?;
         let event = event::from_request(&head, address, visitor, &body);
         if event.len() > limits::EVENT_SYNC_BYTES_MAX {
@@ -174,6 +184,7 @@ impl Urls {
             abort: None,
             origin: None,
             qualifier: route.qualifier.to_string(),
+            lineage,
         };
         let outcome = self.control.invoke(&route.target, request, "url").await;
         if outcome.status != Status::OK {
@@ -260,6 +271,7 @@ enum Refused {
     NoPath,
     NotSecure,
     NoFunction(ApiError),
+    TooDeep(ApiError),
     Unsigned(String),
     TooLarge,
     Slow,
@@ -283,7 +295,7 @@ impl Refused {
             Self::NoFunction(error) if is_deploying(error) => {
                 "The function is being deployed, or could not be".to_owned()
             }
-            Self::NoFunction(error) => error.message.to_string(),
+            Self::NoFunction(error) | Self::TooDeep(error) => error.message.to_string(),
             Self::Unsigned(why) => why.clone(),
             Self::TooLarge => format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
             Self::Slow => "The body arrived too slowly".to_owned(),
@@ -296,6 +308,7 @@ impl Refused {
             Self::NoHost | Self::Broken => StatusCode::BAD_REQUEST,
             Self::NoFunction(error) if is_deploying(error) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => StatusCode::NOT_FOUND,
+            Self::TooDeep(_) => StatusCode::LOOP_DETECTED,
             Self::Unsigned(_) => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -307,6 +320,7 @@ impl Refused {
             Self::NoHost | Self::Slow | Self::Broken => Status::INVALID_EVENT,
             Self::NoFunction(error) if is_deploying(error) => Status::FUNCTION_STATUS,
             Self::NoAddress | Self::NoPath | Self::NotSecure | Self::NoFunction(_) => Status::FUNCTION_NOT_FOUND,
+            Self::TooDeep(_) => Status::CALL_DEPTH,
             Self::Unsigned(_) => Status(401),
             Self::TooLarge => Status::REQUEST_TOO_LARGE,
         }
