@@ -67,7 +67,7 @@ macro_rules! from_text_by_from_str {
     )*};
 }
 
-from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, Listen, Kafka, u64, usize);
+from_text_by_from_str!(String, PathBuf, SocketAddr, LogFormat, Forecast, Cidr, Listen, Kafka, u32, u64, usize);
 
 impl FromText for Option<SocketAddr> {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -211,6 +211,8 @@ options! {
     events_mb: u64 = 1024;
     /// Largest asynchronous event, in bytes.
     event_bytes_max: usize = limits::EVENT_ASYNC_BYTES_MAX;
+    /// Invocations that may call each other in a row before the next is taken for part of a loop and not run; 0: any number.
+    call_depth_max: u32 = limits::CALL_DEPTH_MAX;
     /// What kept failures may take, in MB (16 to 1048576); beyond it the oldest go.
     failure_disk_mb: u64 = 1024;
     /// Most calls of one function that wait for an instance; the next is refused with 429.
@@ -442,6 +444,7 @@ impl PlatformOptions {
         between("events_max", self.events_max, 1, 10_000_000)?;
         between("events_mb", self.events_mb, 16, 1 << 20)?;
         between("event_bytes_max", self.event_bytes_max, 1024, limits::EVENT_SYNC_BYTES_MAX)?;
+        between("call_depth_max", self.call_depth_max, 0, 10_000)?;
         between("failure_disk_mb", self.failure_disk_mb, 16, 1 << 20)?;
         if let Err(why) = self.kafka.validate() {
             return range("kafka", why);

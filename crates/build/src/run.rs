@@ -51,6 +51,7 @@ pub(crate) async fn run(
         memory_mb: options.memory_mb,
         // What was fetched before is all that there is to fetch.
         egress: fetched.is_none(),
+        inside: false,
     };
     let workspace = Workspace { disk_mb: options.disk_mb, files_max: FILES_MAX, pids_max: PIDS_MAX };
     let made = instance.bind_workspace(binding, workspace).await.map_err(refused)?;

@@ -91,6 +91,10 @@ impl Instance for FakeInstance {
         Ok(File::open(self.dir.path()).unwrap().into())
     }
 
+    async fn listen_inside(&self) -> Result<(std::net::TcpListener, std::net::UdpSocket), SandboxError> {
+        Err(SandboxError::Stopped)
+    }
+
     async fn launch(&self, argv: Vec<String>, environment: Vec<String>) -> Result<(), SandboxError> {
         let code = self.code.lock().clone();
         let mut names: Vec<String> =

@@ -69,7 +69,7 @@ actions! {
     /// Creates a function.
     CreateFunction -> Nothing {
         function_name: String, namespace: String, runtime: String, handler: String, code: Code,
-        description: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
+        description: Option<String>, role: Option<String>, memory_size: Option<u64>, timeout: Option<u64>, init_timeout: Option<u64>,
         environment: Option<Environment>, layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>,
         fork_mode: Option<String>, kind = "Type": Option<String>, instance_concurrency_config: Option<Concurrency>,
         install_dependency: Option<String>, dead_letter_config: Option<DeadLetter>,
@@ -82,7 +82,7 @@ actions! {
     GetInstallLog -> InstallLog { function_name: String, namespace: String, offset: Option<u64> }
     /// Changes settings of `$LATEST`.
     UpdateFunctionConfiguration -> Nothing {
-        function_name: String, namespace: String, description: Option<String>, memory_size: Option<u64>,
+        function_name: String, namespace: String, description: Option<String>, role: Option<String>, memory_size: Option<u64>,
         timeout: Option<u64>, init_timeout: Option<u64>, environment: Option<Environment>,
         layers: Option<Vec<LayerRef>>, public_net_config: Option<PublicNet>, fork_mode: Option<String>,
         instance_concurrency_config: Option<Concurrency>, dead_letter_config: Option<DeadLetter>,
@@ -295,7 +295,7 @@ objects! {
     PublicNet { public_net_status: String }
     /// A function in the state of one version.
     Function {
-        function_name: String, namespace: String, qualifier: String, function_version: String, description: String,
+        function_name: String, namespace: String, qualifier: String, function_version: String, description: String, role: String,
         handler: String, runtime: String, memory_size: u64, timeout: u64, init_timeout: u64,
         environment: Environment, layers: Vec<LayerRef>, public_net_config: PublicNet, fork_mode: String,
         code_size: u64, status: String, status_desc: String, status_reasons: Vec<StatusReason>, add_time: String,

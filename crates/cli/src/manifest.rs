@@ -161,6 +161,8 @@ pub struct Manifest {
     pub dead_letter: Option<String>,
     /// What it is.
     pub description: Option<String>,
+    /// Role whose temporary keys the code has; empty: none.
+    pub role: Option<String>,
     /// Whether it may open connections to outside.
     pub public_net: Option<bool>,
     /// Whether instances are forked.

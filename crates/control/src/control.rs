@@ -4,6 +4,7 @@ use crate::actions::invoke::{self, Kind};
 use crate::actions::packages::Links;
 use crate::actions::{CallCx, dispatch};
 use crate::api::envelope::ApiResponse;
+use crate::callers::{Caller, Chains};
 use crate::catalogue::{Catalogue, DomainEntry, LoadError, RouteTarget, UrlRoute, clip};
 use crate::deliveries::Deliveries;
 use crate::endings::{Account, Endings};
@@ -15,7 +16,7 @@ use crate::replays::Replays;
 use crate::triggered::{BoundTrigger, CallEnd, TriggeredCall, TriggeredEvent};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ApiError, Digest, InvokeOutcome, RequestId, ScalingConfig, TriggerKind, limits};
+use mayfly_model::{ApiError, Digest, InvokeOutcome, Lineage, RequestId, ScalingConfig, TriggerKind, limits};
 use mayfly_sign::{Params, Verified};
 use mayfly_store::failures::FailureUsage;
 use mayfly_store::{BlobStore, EventLog, FailureLog, MetaStore};
@@ -49,6 +50,8 @@ pub struct Options {
     pub events: EventConcurrency,
     /// Largest asynchronous event, in bytes.
     pub event_bytes_max: usize,
+    /// Longest chain of invocations that call each other; 0: any.
+    pub call_depth_max: u32,
     /// How long events that run may go on after a stop was asked for; what is cut short runs again after the next start.
     pub drain: Duration,
     /// Installs of dependencies that may be under way or waiting.
@@ -70,6 +73,7 @@ impl Default for Options {
             account: Account { app_id: 1_250_000_000, uin: 100_000_000_001 },
             events: EventConcurrency { total: 256, per_function: 32 },
             event_bytes_max: limits::EVENT_ASYNC_BYTES_MAX,
+            call_depth_max: limits::CALL_DEPTH_MAX,
             drain: Duration::from_secs(30),
             installs_max: 64,
             installs_loaded_max: 4,
@@ -112,6 +116,8 @@ pub struct Call {
     pub host: String,
     /// Id of the request; also the id of the invocation that it may start.
     pub request_id: RequestId,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 pub(crate) struct Inner {
@@ -129,6 +135,7 @@ pub(crate) struct Inner {
     pub deliveries: Arc<Deliveries>,
     pub installs: Arc<Installs>,
     pub links: Links,
+    pub chains: Arc<Chains>,
     pub options: Options,
 }
 
@@ -162,7 +169,9 @@ impl Control {
         let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, kafka, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
+        let chains = Arc::new(Chains::new(options.call_depth_max));
         let event_parts = EventParts {
+            chains: chains.clone(),
             log: events,
             catalogue: catalogue.clone(),
             invoker: invoker.clone(),
@@ -207,6 +216,7 @@ impl Control {
             deliveries,
             installs,
             links,
+            chains,
             options,
         })))
     }
@@ -282,6 +292,17 @@ impl Control {
         );
     }
 
+    /// Refuses a request that is too deep in a chain of functions that call each other; for requests that come another way than as an
+    /// action. Error: `LimitExceeded.CallDepth`.
+    pub fn check_depth(&self, lineage: &Lineage, request_id: RequestId) -> Result<(), ApiError> {
+        self.0.chains.check(lineage, request_id)
+    }
+
+    /// Calls and events that were too deep in a chain, since the start.
+    pub fn too_deep(&self) -> u64 {
+        self.0.chains.ended()
+    }
+
     /// Runs a synchronous request that came another way than as an action; its failure is kept if the function's owner wants that.
     pub async fn invoke(&self, target: &Arc<RouteTarget>, request: InvokeRequest, source: &str) -> InvokeOutcome {
         self.0.endings.invoke(&*self.0.invoker, target, request, source).await
@@ -347,18 +368,20 @@ impl Control {
     }
 
     async fn answer(&self, call: Call) -> Result<ApiResponse, ApiError> {
-        let Call { verified, host, request_id } = call;
+        let Call { verified, host, request_id, caller } = call;
         let Verified { action, version, region, params, .. } = verified;
         let cx = CallCx {
             control: &self.0,
             request_id,
             region: region.as_deref().unwrap_or_default(),
             host: bare_host(&host),
+            caller: &caller,
         };
         let kind = Kind::of(&action);
         if kind.is_none() && !crate::actions::BUILT.iter().any(|spec| spec.name == action) {
             return Err(crate::actions::invalid_action(&action));
         }
+        caller.may(&action)?;
         if version != API_VERSION {
             let message = format!("There is no version `{}` of SCF; the version is {API_VERSION}.", clip(&version));
             return Err(ApiError::new("NoSuchVersion", message));

@@ -5,7 +5,7 @@ use crate::endings::{Addressed, Cause};
 use crate::events::{Event, Events};
 use crate::ports::{Destinations, SendError};
 use mayfly_base::Clock;
-use mayfly_model::{RequestId, Target};
+use mayfly_model::{Lineage, RequestId, Target};
 use mayfly_store::FailureLog;
 use mayfly_store::failures::{Message, MessageKind, derived_id};
 use std::collections::HashSet;
@@ -161,7 +161,7 @@ impl Deliveries {
             routing_key: Vec::new(),
             event: String::from_utf8_lossy(&message.body).into_owned(),
             accepted_ms: self.clock.now_ms(),
-            cause: Cause { source: "destination".into(), depth: address.depth, ..Cause::default() },
+            cause: Cause::of("destination", Lineage { depth: address.depth, parent: address.parent }),
         };
         let id = derived_id(message.id, format!("destination {}", message.kind.number()).as_bytes());
         self.events.offer(id, event).await.map_err(|error| SendError::Unavailable(error.to_string()))

@@ -7,7 +7,7 @@ use crate::letters;
 use crate::ports::{InvokeRequest, Invoker};
 use bytes::Bytes;
 use mayfly_base::Clock;
-use mayfly_model::{ColdStart, EventPolicy, FunctionRecord, InvokeOutcome, RequestId, Status, Target};
+use mayfly_model::{ColdStart, EventPolicy, FunctionRecord, InvokeOutcome, Lineage, RequestId, Status, Target};
 use mayfly_plan::retry::{Tried, Verdict};
 use mayfly_store::failures::{Ending, Failure, FailureHead, Message, MessageKind, ReplayEnd};
 use mayfly_store::{FailureLog, StoreError};
@@ -35,9 +35,12 @@ pub struct Cause {
     /// Type of the trigger; `url`: a visit to the function's URL; empty: a call of the API.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// Events before it in a row that destinations made.
+    /// Invocations before it in a row: [`Lineage::depth`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub depth: u32,
+    /// The last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RequestId>,
     /// The failure that it replays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<RequestId>,
@@ -56,9 +59,14 @@ impl Cause {
         *self == Self::default()
     }
 
-    /// Of a trigger of this type.
-    pub fn trigger(kind: &str) -> Self {
-        Self { source: kind.into(), ..Self::default() }
+    /// Of a trigger of this type, or, with an empty one, of a call.
+    pub fn of(kind: &str, lineage: Lineage) -> Self {
+        Self { source: kind.into(), depth: lineage.depth, parent: lineage.parent, ..Self::default() }
+    }
+
+    /// What called it, when that was another invocation.
+    pub fn lineage(&self) -> Lineage {
+        Lineage { depth: self.depth, parent: self.parent }
     }
 
     /// As lists of events show it (`InvokeType`): `API`, or the trigger's type in capitals.
@@ -138,6 +146,9 @@ pub(crate) struct Addressed {
     /// [`Cause::depth`] of the event that a function gets.
     #[serde(default)]
     pub depth: u32,
+    /// [`Cause::parent`] of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RequestId>,
 }
 
 /// Who the platform says it is, in dead letters.
@@ -271,8 +282,7 @@ impl Endings {
                     Ok(body) => messages.push(Message {
                         id,
                         kind,
-                        target: serde_json::to_vec(&Addressed { to: to.clone(), depth: event.cause.depth + 1 })
-                            .unwrap_or_default(),
+                        target: serde_json::to_vec(&addressed(to, event.cause.lineage().child(id))).unwrap_or_default(),
                         body,
                         created_ms: now_ms,
                         due_ms: now_ms,
@@ -432,6 +442,10 @@ struct Parts<'a> {
     retries: u32,
     routing_key: &'a [(String, String)],
     origin: Option<RequestId>,
+}
+
+fn addressed(to: &Target, Lineage { depth, parent }: Lineage) -> Addressed {
+    Addressed { to: to.clone(), depth, parent }
 }
 
 /// True when an event failed because it was tried as often as it may; else it grew too old.

@@ -10,6 +10,7 @@ mod terminate;
 pub use status::{EndedCounts, FunctionDepth, PendingEvent};
 pub use terminate::TerminateError;
 
+use crate::callers::Chains;
 use crate::catalogue::{Catalogue, store_error};
 use crate::endings::{Cause, Endings, Ran};
 use crate::ports::{InvokeRequest, Invoker, Logs};
@@ -170,6 +171,7 @@ pub struct Events {
     records: Arc<dyn Logs>,
     endings: Arc<Endings>,
     clock: Arc<dyn Clock>,
+    chains: Arc<Chains>,
     concurrency: EventConcurrency,
     drain: Duration,
     state: Mutex<State>,
@@ -204,12 +206,14 @@ pub struct EventParts {
     pub endings: Arc<Endings>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Bounds chains of invocations.
+    pub chains: Arc<Chains>,
 }
 
 impl Events {
     /// Makes the dispatcher; nothing runs before [`Events::run`].
     pub fn new(parts: EventParts, concurrency: EventConcurrency, drain: Duration) -> Self {
-        let EventParts { log, catalogue, invoker, records, endings, clock } = parts;
+        let EventParts { log, catalogue, invoker, records, endings, clock, chains } = parts;
         Self {
             log,
             catalogue,
@@ -217,6 +221,7 @@ impl Events {
             records,
             endings,
             clock,
+            chains,
             concurrency: EventConcurrency {
                 total: concurrency.total.max(1),
                 per_function: concurrency.per_function.max(1),
@@ -486,6 +491,10 @@ impl Events {
         let random = crate::ids::random_unit();
         let resolved =
             self.catalogue.resolve(&event.namespace, &event.function, &event.qualifier, &event.routing_key, random);
+        if let Err(error) = self.chains.check(&event.cause.lineage(), id) {
+            let outcome = self.end_unrun(id, &event, tried, Status::CALL_DEPTH, &error.message);
+            return (outcome.status, Some(Ran { event, tried, target: resolved.ok(), outcome }));
+        }
         let (target, outcome) = match resolved {
             // It was an event function when the event was accepted. A replay of a request to an HTTP function is such a request.
             Ok(target) if target.spec.config.service.is_some() && event.cause.replay_of.is_none() => {
@@ -507,6 +516,7 @@ impl Events {
                         event_mark: Some(event.mark()),
                         abort: Some(ear),
                         qualifier: event.qualifier.clone(),
+                        lineage: event.cause.lineage(),
                     };
                     let outcome = self.invoker.invoke(&target, request).await;
                     (Some(target), outcome)
@@ -524,6 +534,13 @@ impl Events {
     /// Ends an event that cannot run.
     fn end_lost(&self, id: RequestId, event: &Event, tried: Tried, error: &ApiError) -> InvokeOutcome {
         let record = self.lost(id, event, tried, error);
+        self.records.append(record.clone());
+        outcome_of(record)
+    }
+
+    /// Ends an event that is not run.
+    fn end_unrun(&self, id: RequestId, event: &Event, tried: Tried, status: Status, message: &str) -> InvokeOutcome {
+        let record = self.without_run(id, event, attempts(tried), status, message);
         self.records.append(record.clone());
         outcome_of(record)
     }
@@ -613,6 +630,7 @@ impl Events {
             retry,
             event: Some(event.mark()),
             origin: event.cause.replay_of,
+            lineage: event.cause.lineage(),
             output: String::new(),
             output_cut_bytes: 0,
         }

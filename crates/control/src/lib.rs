@@ -14,6 +14,7 @@
 
 pub mod actions;
 pub mod api;
+mod callers;
 pub mod catalogue;
 mod control;
 mod deliveries;
@@ -30,6 +31,7 @@ mod triggered;
 pub use actions::packages::DOWNLOAD_PATH;
 pub use api::envelope::{ApiResponse, CONTENT_TYPE};
 pub use api::markdown::compatibility_markdown;
+pub use callers::Caller;
 pub use catalogue::{Catalogue, DomainEntry, Domains, FunctionEntry, FunctionQuota, LoadError, RouteTarget, UrlRoute};
 pub use control::{API_VERSION, Call, Control, Download, Options, Ports, WeakControl};
 pub use endings::{Cause, Endings};

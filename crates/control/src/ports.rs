@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_base::Abort;
 use mayfly_model::{
-    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, ScalingConfig, Target,
+    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId, ScalingConfig, Target,
     VersionKey,
 };
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct InvokeRequest {
     pub origin: Option<RequestId>,
     /// The alias or version that the caller named.
     pub qualifier: String,
+    /// What called it, when that was another invocation.
+    pub lineage: Lineage,
 }
 
 /// What changed for those who keep instances. Told after the change is durable and visible to readers.

@@ -272,7 +272,8 @@ impl Replays {
             routing_key: scene.routing_key,
             event,
             accepted_ms: self.clock.now_ms(),
-            cause: Cause { source, depth: 0, replay_of: Some(head.id), by_reference },
+            // A new beginning: the chain that its failure was in has ended.
+            cause: Cause { source, replay_of: Some(head.id), by_reference, ..Cause::default() },
         };
         self.events.offer(replay.id, event).await
     }

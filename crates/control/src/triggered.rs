@@ -5,7 +5,7 @@ use crate::endings::{Cause, Ran, error_text};
 use crate::events::Event;
 use crate::ports::{InvokeRequest, LogFilter, LogOrder, LogStatus};
 use bytes::Bytes;
-use mayfly_model::{ApiError, FunctionRecord, InvokeOutcome, RequestId, Status, TriggerConfig, limits};
+use mayfly_model::{ApiError, FunctionRecord, InvokeOutcome, Lineage, RequestId, Status, TriggerConfig, limits};
 use mayfly_plan::retry::{Tried, Verdict};
 use serde_json::json;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct TriggeredEvent {
     pub source: String,
     /// The event: JSON text.
     pub event: String,
+    /// What made it, when that was an invocation.
+    pub lineage: Lineage,
     /// True when it may have been handed over before, by a process that did not live to know: its id is then looked for.
     pub maybe_again: bool,
 }
@@ -118,6 +120,7 @@ pub(crate) async fn call(control: &Inner, call: TriggeredCall) -> CallEnd {
             abort: None,
             origin: None,
             qualifier: call.qualifier.clone(),
+            lineage: Lineage::default(),
         };
         control.invoker.invoke(&target, request).await
     };
@@ -143,7 +146,7 @@ pub(crate) async fn call(control: &Inner, call: TriggeredCall) -> CallEnd {
         routing_key: Vec::new(),
         event: if fits { String::from_utf8_lossy(&call.event).into_owned() } else { call.reference },
         accepted_ms: call.since_ms,
-        cause: Cause::trigger(call.source),
+        cause: Cause::of(call.source, Lineage::default()),
     };
     let ran = Ran { event: Arc::new(event), tried, target: Some(target), outcome };
     match control.endings.follow(call.id, Verdict::Finish, Some(ran)).await {
@@ -196,7 +199,7 @@ pub(crate) async fn accept(control: &Inner, event: TriggeredEvent) -> Result<(),
         qualifier: event.qualifier,
         routing_key: Vec::new(),
         event: event.event,
-        cause: Cause::trigger(&event.source),
+        cause: Cause::of(&event.source, event.lineage),
         accepted_ms: control.clock.now_ms(),
     };
     control.events.accept(event.id, accepted).await

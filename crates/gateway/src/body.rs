@@ -39,10 +39,59 @@ pub(crate) enum BodyError {
     Broken,
 }
 
+/// Memory set aside for bodies in flight: of one listener, and of several together.
+pub(crate) struct Memory {
+    own: Arc<Semaphore>,
+    all: Option<Arc<Semaphore>>,
+}
+
+impl Memory {
+    /// So many bytes, which also count against `all` if there is such.
+    pub(crate) fn new(bytes: usize, all: Option<Arc<Semaphore>>) -> Self {
+        Self { own: permits(bytes), all }
+    }
+
+    async fn take(&self, permits: u32) -> Option<Held> {
+        let own = take(&self.own, permits).await?;
+        let all = match &self.all {
+            Some(all) => Some(take(all, permits).await?),
+            None => None,
+        };
+        Some(Held { own, all })
+    }
+}
+
+/// Permits for so many bytes.
+pub(crate) fn permits(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+async fn take(memory: &Arc<Semaphore>, permits: u32) -> Option<OwnedSemaphorePermit> {
+    match memory.clone().try_acquire_many_owned(permits) {
+        Ok(taken) => Some(taken),
+        Err(_) => memory.clone().acquire_many_owned(permits).await.ok(),
+    }
+}
+
+/// Memory that is taken, until this is dropped.
+pub(crate) struct Held {
+    own: OwnedSemaphorePermit,
+    all: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    fn merge(&mut self, more: Self) {
+        self.own.merge(more.own);
+        if let (Some(held), Some(more)) = (&mut self.all, more.all) {
+            held.merge(more);
+        }
+    }
+}
+
 /// A body, and the memory it holds until dropped.
 pub(crate) struct Collected {
     pub(crate) bytes: Bytes,
-    pub(crate) _memory: Option<OwnedSemaphorePermit>,
+    pub(crate) _memory: Option<Held>,
 }
 
 /// Reads the whole body. A body that arrives in one piece is passed on as it is; others are copied once.
@@ -51,7 +100,7 @@ pub(crate) struct Collected {
 pub(crate) async fn collect(
     mut body: Incoming,
     limits: &GatewayLimits,
-    memory: &Arc<Semaphore>,
+    memory: &Memory,
     waits_for_go: bool,
 ) -> Result<Collected, BodyError> {
     if body.is_end_stream() {
@@ -141,8 +190,8 @@ impl Patience {
 struct Store<'a> {
     stated: Option<usize>,
     limits: &'a GatewayLimits,
-    memory: &'a Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
+    memory: &'a Memory,
+    held: Option<Held>,
     first: Option<Bytes>,
     rest: Vec<u8>,
 }
@@ -177,21 +226,15 @@ impl Store<'_> {
 
     /// Takes memory until `len` bytes are covered.
     async fn hold(&mut self, len: usize) -> Result<(), BodyError> {
-        let held = self.held.as_ref().map_or(0, |p| p.num_permits() * PERMIT_BYTES);
+        let held = self.held.as_ref().map_or(0, |held| held.own.num_permits() * PERMIT_BYTES);
         if held >= len {
             return Ok(());
         }
         let most = self.stated.unwrap_or(usize::MAX).max(len);
         let wanted = len.next_multiple_of(STEP_BYTES).min(most);
         let permits = u32::try_from((wanted - held).div_ceil(PERMIT_BYTES)).map_err(|_| BodyError::TooLarge)?;
-        let more = match self.memory.clone().try_acquire_many_owned(permits) {
-            Ok(more) => more,
-            Err(_) => tokio::time::timeout(self.limits.bodies_wait, self.memory.clone().acquire_many_owned(permits))
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or(BodyError::NoMemory)?,
-        };
+        let more = tokio::time::timeout(self.limits.bodies_wait, self.memory.take(permits)).await;
+        let more = more.ok().flatten().ok_or(BodyError::NoMemory)?;
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
@@ -209,26 +252,26 @@ impl Store<'_> {
 mod tests {
     use super::*;
 
-    fn store<'a>(stated: Option<usize>, limits: &'a GatewayLimits, memory: &'a Arc<Semaphore>) -> Store<'a> {
+    fn store<'a>(stated: Option<usize>, limits: &'a GatewayLimits, memory: &'a Memory) -> Store<'a> {
         Store { stated, limits, memory, held: None, first: None, rest: Vec::new() }
     }
 
     #[tokio::test]
     async fn one_piece_is_passed_on_uncopied() {
-        let (limits, memory) = (GatewayLimits::default(), Arc::new(Semaphore::new(1024)));
+        let (limits, memory) = (GatewayLimits::default(), Memory::new(1024 * PERMIT_BYTES, None));
         let piece = Bytes::from(vec![7u8; 300_000]);
         let mut one = store(Some(piece.len()), &limits, &memory);
         one.push(piece.clone()).await.unwrap();
         let collected = one.finish();
         assert_eq!(collected.bytes.as_ptr(), piece.as_ptr());
-        assert_eq!(memory.available_permits(), 1024 - 300_000usize.div_ceil(1024));
+        assert_eq!(memory.own.available_permits(), 1024 - 300_000usize.div_ceil(1024));
         drop(collected);
-        assert_eq!(memory.available_permits(), 1024);
+        assert_eq!(memory.own.available_permits(), 1024);
     }
 
     #[tokio::test]
     async fn many_pieces_are_joined_and_counted() {
-        let (limits, memory) = (GatewayLimits::default(), Arc::new(Semaphore::new(4096)));
+        let (limits, memory) = (GatewayLimits::default(), Memory::new(4096 * PERMIT_BYTES, None));
         for stated in [Some(1_000_000), None] {
             let mut many = store(stated, &limits, &memory);
             let mut expected = Vec::new();
@@ -236,28 +279,29 @@ mod tests {
                 let piece = Bytes::from(vec![i as u8; 1000]);
                 expected.extend_from_slice(&piece);
                 many.push(piece).await.unwrap();
-                let taken = (4096 - memory.available_permits()) * PERMIT_BYTES;
+                let taken = (4096 - memory.own.available_permits()) * PERMIT_BYTES;
                 assert!(many.len() <= UNCOUNTED_BYTES || taken >= many.len(), "{taken} for {}", many.len());
                 assert!(taken <= many.len() + STEP_BYTES);
             }
             let collected = many.finish();
             assert_eq!(collected.bytes, expected);
             drop(collected);
-            assert_eq!(memory.available_permits(), 4096);
+            assert_eq!(memory.own.available_permits(), 4096);
         }
     }
 
     #[tokio::test]
     async fn without_memory_a_body_is_given_up_and_frees_its_own() {
         let limits = GatewayLimits { bodies_wait: Duration::from_millis(1), ..GatewayLimits::default() };
-        let memory = Arc::new(Semaphore::new(300));
+        let memory = Memory::new(400 * PERMIT_BYTES, Some(permits(300 * PERMIT_BYTES)));
         let mut one = store(None, &limits, &memory);
         one.push(Bytes::from(vec![0; 100_000])).await.unwrap();
         assert_eq!(one.push(Bytes::from(vec![0; 300_000])).await, Err(BodyError::NoMemory));
         drop(one);
-        assert_eq!(memory.available_permits(), 300);
+        let all = memory.all.as_ref().unwrap();
+        assert_eq!((memory.own.available_permits(), all.available_permits()), (400, 300));
         let mut small = store(None, &limits, &memory);
-        let _all = memory.clone().try_acquire_many_owned(300).unwrap();
+        let _all = all.clone().try_acquire_many_owned(300).unwrap();
         small.push(Bytes::from(vec![0; UNCOUNTED_BYTES])).await.unwrap();
     }
 }

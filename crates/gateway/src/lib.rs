@@ -11,6 +11,7 @@
 //! - Requests for which [`Service::streams`] says so are different: the service gets them with their head, bodies stream both ways in
 //!   constant memory, the connection may be upgraded, and a client that goes away takes its request with it.
 //! - With [`Gateway::listen_tls`] the same is spoken over TLS on a second address; ALPN says whether it is HTTP/2.
+//! - [`Inlets`] serve sockets that somebody else has opened, many of them, each with limits of its own and all with some together.
 //! - HTTP/2 without TLS is spoken with clients that begin with its preface (gRPC does).
 
 mod answer;
@@ -19,6 +20,7 @@ mod case;
 mod gone;
 mod guard;
 mod http2;
+mod inlet;
 mod limits;
 mod listener;
 mod service;
@@ -26,6 +28,7 @@ mod stats;
 mod tls;
 
 pub use case::HeaderCase;
+pub use inlet::{Inlet, Inlets};
 pub use limits::GatewayLimits;
 pub use listener::{BindError, Drained, Gateway};
 pub use service::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};

@@ -21,11 +21,11 @@ use mayfly_base::{EventLoops, Gate, Shutdown};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Answer};
-use crate::body::{self, BodyError, PERMIT_BYTES};
+use crate::body::{self, BodyError, Memory};
 use crate::gone::Gone;
 use crate::guard::{Guarded, Phase};
 use crate::http2;
@@ -113,18 +113,18 @@ impl Gateway {
     /// Serves until `shutdown` is triggered: then accepts no more, closes idle connections, lets requests in flight
     /// end within the drain time, and cuts the rest. Each connection lives on one of `loops`.
     pub async fn run(self, service: Arc<dyn Service>, shutdown: Shutdown, loops: Arc<EventLoops>) -> Drained {
-        let permits = (self.limits.bodies_bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             http: http_builder(&self.limits),
             service,
             stats: self.stats,
-            memory: Arc::new(Semaphore::new(permits)),
+            memory: Memory::new(self.limits.bodies_bytes_max, None),
             stop: shutdown,
             cut: CancellationToken::new(),
             limits: self.limits,
         });
         let doorman = Doorman {
             seats: Arc::new(Semaphore::new(shared.limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            all_seats: None,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             gate: Gate::new(),
             shared: shared.clone(),
@@ -152,17 +152,28 @@ impl Gateway {
 }
 
 /// Lets connections in, from one listener or several.
-struct Doorman {
-    seats: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    gate: Gate,
-    shared: Arc<Shared>,
-    loops: Arc<EventLoops>,
+pub(crate) struct Doorman {
+    pub(crate) seats: Arc<Semaphore>,
+    /// Seats that several listeners share.
+    pub(crate) all_seats: Option<Arc<Semaphore>>,
+    pub(crate) refusals: Arc<Semaphore>,
+    pub(crate) gate: Gate,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) loops: Arc<EventLoops>,
 }
 
 impl Doorman {
+    /// A place for a connection, if one is free.
+    fn seat(&self) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
+        let own = self.seats.clone().try_acquire_owned().ok()?;
+        match &self.all_seats {
+            None => Some((own, None)),
+            Some(all) => Some((own, Some(all.clone().try_acquire_owned().ok()?))),
+        }
+    }
+
     /// Accepts connections until the stop, and closes the listener.
-    async fn accept(&self, listener: TcpListener, tls: Option<Arc<TlsDoor>>) {
+    pub(crate) async fn accept(&self, listener: TcpListener, tls: Option<Arc<TlsDoor>>) {
         let shared = &self.shared;
         loop {
             let accepted = tokio::select! {
@@ -179,7 +190,7 @@ impl Doorman {
                     continue;
                 }
             };
-            let Ok(seat) = self.seats.clone().try_acquire_owned() else {
+            let Some(seat) = self.seat() else {
                 bump(&shared.stats.refused);
                 // Who expects TLS would not understand.
                 if tls.is_none()
@@ -208,11 +219,11 @@ impl Doorman {
 
 /// What all connections share.
 pub(crate) struct Shared {
-    http: http1::Builder,
-    service: Arc<dyn Service>,
+    pub(crate) http: http1::Builder,
+    pub(crate) service: Arc<dyn Service>,
     pub(crate) limits: GatewayLimits,
     pub(crate) stats: Arc<GatewayStats>,
-    memory: Arc<Semaphore>,
+    pub(crate) memory: Memory,
     pub(crate) stop: Shutdown,
     pub(crate) cut: CancellationToken,
 }
@@ -234,7 +245,7 @@ impl Drop for Open<'_> {
     }
 }
 
-fn http_builder(limits: &GatewayLimits) -> http1::Builder {
+pub(crate) fn http_builder(limits: &GatewayLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.keep_alive(true)
         // A client that has said all it will may still want its answer; and while a request is being answered, the

@@ -169,6 +169,33 @@ impl InvokeOutcome {
     }
 }
 
+/// What called an invocation, when that was another one: calls from inside a function, triggers of what it wrote, destinations of its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lineage {
+    /// How many invocations are before it in the chain; 0: it was called from outside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub depth: u32,
+    /// The one that it comes of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RequestId>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Lineage {
+    /// True when it was called from outside.
+    pub fn is_root(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What `id`, which has this lineage, calls.
+    pub fn child(&self, id: RequestId) -> Self {
+        Self { depth: self.depth.saturating_add(1), parent: Some(id) }
+    }
+}
+
 /// What is kept with an invocation that ran an asynchronous event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventMark {
@@ -217,6 +244,9 @@ pub struct InvocationRecord {
     /// The failed request that this replays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<RequestId>,
+    /// What called it, when that was another invocation.
+    #[serde(default, skip_serializing_if = "Lineage::is_root")]
+    pub lineage: Lineage,
     /// What the function printed (stdout and stderr as they came).
     pub output: String,
     /// Bytes of output that were cut because the invocation printed more than the limit.
@@ -293,6 +323,9 @@ impl InvocationRecord {
         if let Some(origin) = self.origin {
             let _ = write!(text, " ReplayOf:{origin}");
         }
+        if let Some(parent) = self.lineage.parent {
+            let _ = write!(text, " CalledBy:{parent} Depth:{}", self.lineage.depth);
+        }
         text.push('\n');
         text
     }
@@ -333,6 +366,7 @@ mod tests {
             retry: 0,
             event: None,
             origin: None,
+            lineage: Lineage::default(),
             output: "line".into(),
             output_cut_bytes: 0,
         }

@@ -18,7 +18,9 @@ pub mod trigger;
 pub use domain::*;
 pub use error::ApiError;
 pub use failures::{EventTargets, FailurePolicy, Target};
-pub use invocation::{ColdStart, ColdStartReason, EventMark, InvocationRecord, InvokeOutcome, Phases, RequestId};
+pub use invocation::{
+    ColdStart, ColdStartReason, EventMark, InvocationRecord, InvokeOutcome, Lineage, Phases, RequestId,
+};
 pub use names::{AliasName, FunctionName, LayerName, NamespaceName, Qualifier};
 pub use runtime::RuntimeId;
 pub use spec::*;

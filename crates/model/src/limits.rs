@@ -81,6 +81,8 @@ pub const DOMAIN_ENDPOINTS_MAX: usize = 100;
 pub const PATH_REWRITES_MAX: usize = 20;
 /// Certificates. Ours.
 pub const CERTIFICATES_MAX: usize = 1000;
+/// Invocations that may call each other in a row before the next one is taken for part of a loop. Ours, after Lambda's loop detection.
+pub const CALL_DEPTH_MAX: u32 = 16;
 /// Memory quota of the account's instances in a region, in MB.
 pub const CONCURRENCY_MB_DEFAULT: u64 = 128_000;
 /// The part of that quota that reservations must leave free, in MB.

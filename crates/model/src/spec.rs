@@ -335,9 +335,21 @@ pub struct VersionConfig {
     pub mod_time_ms: u64,
     /// Grows with every change to `$LATEST`; a published version keeps the number it was made from.
     pub revision: u64,
-    /// Accepted fields that are only stored and shown again (roles, log topics, tags of other products), by their API names.
+    /// Accepted fields that are stored and shown again as they came (the role, log topics, tags of other products), by their API names.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub shown_only: serde_json::Map<String, serde_json::Value>,
+}
+
+impl VersionConfig {
+    /// The role whose temporary keys its instances have; `None`: they have none.
+    pub fn role(&self) -> Option<&str> {
+        self.shown_only.get("Role").and_then(|role| role.as_str()).filter(|role| !role.is_empty())
+    }
+
+    /// Sets it; an empty text takes it away.
+    pub fn set_role(&mut self, role: String) {
+        self.shown_only.insert("Role".into(), role.into());
+    }
 }
 
 /// An install of dependencies that was accepted: what becomes of `$LATEST` when it has ended.

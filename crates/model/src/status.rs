@@ -54,6 +54,8 @@ impl Status {
     pub const CANCELED: Self = Self(499);
     /// The platform failed.
     pub const INTERNAL: Self = Self(500);
+    /// Functions call each other in too long a chain: it was not run. Ours, after HTTP's "Loop Detected"; SCF has none.
+    pub const CALL_DEPTH: Self = Self(508);
 
     /// The published name of the code.
     pub fn name(self) -> &'static str {
@@ -81,6 +83,7 @@ impl Status {
             456 => "WebSocketClientBroke",
             499 => "RequestCanceled",
             500 => "InternalError",
+            508 => "CallDepthExceeded",
             _ => "Unknown",
         }
     }
@@ -117,7 +120,9 @@ mod tests {
 
     #[test]
     fn every_failure_is_either_retried_or_the_callers_fault() {
-        for code in [400u16, 406, 407, 429, 430, 432, 433, 434, 435, 437, 438, 439, 442, 443, 445, 449, 450, 499, 500] {
+        for code in
+            [400u16, 406, 407, 429, 430, 432, 433, 434, 435, 437, 438, 439, 442, 443, 445, 449, 450, 499, 500, 508]
+        {
             let status = Status(code);
             assert_ne!(status.name(), "Unknown", "{code}");
             assert!(!(status.is_run_error() && status.is_platform_error()), "{code}");

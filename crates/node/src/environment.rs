@@ -5,9 +5,10 @@ use mayfly_sandbox::wire::RUNTIME_API_PORT;
 use std::collections::BTreeMap;
 
 use crate::NodeOptions;
+use crate::inside::{self, Inside};
 
-/// All variables of an instance: the platform's, then the user's.
-pub fn build(spec: &VersionSpec, options: &NodeOptions) -> BTreeMap<String, String> {
+/// All variables of an instance: the platform's, those of its role, then the user's.
+pub(crate) fn build(spec: &VersionSpec, options: &NodeOptions, inside: Option<&Inside>) -> BTreeMap<String, String> {
     let config = &spec.config;
     let mut env = BTreeMap::new();
     let mut set = |key: &str, value: &str| {
@@ -96,6 +97,9 @@ pub fn build(spec: &VersionSpec, options: &NodeOptions) -> BTreeMap<String, Stri
                 set(key, value);
             }
         }
+    }
+    if let Some(inside) = inside {
+        inside::environment(&mut env, inside.caller().badge(), &options.region, &config.environment);
     }
     for (key, value) in &config.environment {
         env.insert(key.clone(), value.clone());

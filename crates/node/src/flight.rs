@@ -32,6 +32,7 @@ pub async fn invoke(inner: &Arc<Inner>, pool: &Arc<Pool>, invocation: Invocation
         let worker = match pool.take() {
             Some(worker) => worker,
             None => {
+                pool.starts_for(flight.invocation.lineage.child(flight.invocation.request_id));
                 let place = tokio::select! {
                     biased;
                     place = pool.wait(inner) => place,
@@ -91,6 +92,9 @@ impl Flight {
         self.begun = Instant::now();
         let deadline_ms = now_ms() + u64::from(config.timeout_s) * 1000;
         let limits = (config.memory_mb, config.timeout_s);
+        if let Some(inside) = &worker.process.inside {
+            inside.caller().begin(self.invocation.request_id, self.invocation.lineage);
+        }
         worker.begin(self.invocation.request_id, deadline_ms, &self.invocation.event, limits);
         self.worker = Some(worker);
     }
@@ -115,6 +119,9 @@ impl Flight {
         };
         let duration_us = self.begun.elapsed().as_micros() as u64;
         let mut worker = self.worker.take()?;
+        if let Some(inside) = &worker.process.inside {
+            inside.caller().end(self.invocation.request_id);
+        }
         let printed = worker.take_printed();
         let cold_start = worker.cold_start.take();
         let mut keep = true;
@@ -186,6 +193,7 @@ impl Flight {
             retry: self.invocation.retry,
             event: self.invocation.event_mark.clone(),
             origin: self.invocation.origin,
+            lineage: self.invocation.lineage,
             output: end.output,
             output_cut_bytes: end.output_cut,
         };

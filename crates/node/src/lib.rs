@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod flight;
 mod go;
+pub mod inside;
 mod output;
 pub mod pool;
 mod runtime_api;
@@ -18,7 +19,9 @@ mod warm;
 mod worker;
 
 use mayfly_base::Abort;
-use mayfly_model::{EventMark, InvocationRecord, InvokeOutcome, RequestId, RuntimeId, VersionKey, VersionSpec};
+use mayfly_model::{
+    EventMark, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId, VersionKey, VersionSpec,
+};
 use mayfly_plan::pool::KeepAlive;
 use mayfly_sandbox::Backend;
 use mayfly_store::CodeCache;
@@ -32,7 +35,7 @@ use std::time::Duration;
 pub use error::Refusal;
 
 /// Settings of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NodeOptions {
     /// What instances may hold together, in MB of configured memory.
     pub memory_ceiling_mb: u64,
@@ -59,6 +62,10 @@ pub struct NodeOptions {
     pub app_id: String,
     /// Owner shown to functions.
     pub uin: String,
+    /// Serves the platform to functions with a role; `None`: to none.
+    pub services: Option<Arc<dyn inside::Services>>,
+    /// The keys of roles that functions have.
+    pub badges: inside::Badges,
 }
 
 impl Default for NodeOptions {
@@ -82,6 +89,8 @@ impl Default for NodeOptions {
             region: "ap-guangzhou".into(),
             app_id: "1250000000".into(),
             uin: "100000000001".into(),
+            services: None,
+            badges: inside::Badges::default(),
         }
     }
 }
@@ -113,6 +122,8 @@ pub struct Invocation {
     pub origin: Option<RequestId>,
     /// What the caller named.
     pub qualifier: String,
+    /// What called it, when that was another invocation.
+    pub lineage: Lineage,
 }
 
 /// Figures of a node, for metrics.
@@ -145,6 +156,7 @@ pub(crate) struct Inner {
     pub code: Arc<CodeCache>,
     pub sink: Arc<dyn RecordSink>,
     pub options: NodeOptions,
+    pub badges: inside::Badges,
     pub warm: warm::Warm,
     pools: Mutex<HashMap<VersionKey, Arc<Pool>>>,
     quotas: Mutex<HashMap<String, Arc<Quota>>>,
@@ -176,6 +188,7 @@ impl Node {
             backend,
             code,
             sink,
+            badges: options.badges.clone(),
             options,
             warm,
             pools: Mutex::default(),
@@ -228,6 +241,11 @@ impl Node {
         }
     }
 
+    /// Takes the keys of a version's role away from its instances, also from those at work.
+    pub fn revoke(&self, key: &VersionKey) {
+        self.inner.badges.revoke(key);
+    }
+
     /// Sets the reserved quota of a function, in MB.
     pub fn set_reserved(&self, function_id: &str, reserved_mb: Option<u64>) {
         let quota = self.inner.quota(function_id);
@@ -249,6 +267,7 @@ impl Node {
         let keep = KeepAlive { idle_ms: self.inner.options.keep_alive.as_millis() as u64, share: 4 };
         let pools: Vec<Arc<Pool>> = self.inner.pools.lock().values().cloned().collect();
         for pool in pools {
+            pool.end_old();
             match pool.spec.config.service {
                 Some(_) => pool.steer(&self.inner),
                 None => pool.scale_in(&keep),

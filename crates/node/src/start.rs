@@ -1,6 +1,7 @@
 //! The ways in which an instance comes to be: a waiting process is bound, or an initialised one is forked.
 
 use crate::error::Refusal;
+use crate::inside::{self, Badge};
 use crate::output::Printed;
 use crate::pool::{Lease, Pool};
 use crate::worker::{Line, Lost, Waiting, Worker};
@@ -48,6 +49,15 @@ impl Parent {
         let instance = Arc::clone(&process.instance);
         Self { instance, process: Arc::new(parking_lot::Mutex::new(process)), trees, failures: 0 }
     }
+
+    /// The keys that its forks have too.
+    fn badge(&self) -> Option<Arc<Badge>> {
+        self.process.lock().inside.as_ref().map(|inside| Arc::clone(inside.caller().badge()))
+    }
+
+    fn is_old(&self) -> bool {
+        self.process.lock().is_old()
+    }
 }
 
 impl Template {
@@ -79,13 +89,17 @@ pub async fn start(
     }
     if config.runtime == RuntimeId::Python && config.fork == ForkMode::Auto {
         let mut template = pool.template.lock().await;
+        if matches!(&*template, Template::Ready(ready) if ready.is_old()) {
+            template.forget();
+        }
         if let Template::Ready(ready) = &mut *template {
             // The lock is let go before the fork's own process is waited for.
             match backend_fork(inner, ready).await {
                 Ok(instance) => {
                     let (trees, parent) = (ready.trees.clone(), Arc::clone(&ready.process));
+                    let badge = ready.badge();
                     drop(template);
-                    match greet_fork(instance).await {
+                    match greet_fork(inner, pool, instance, badge).await {
                         Ok((process, printed)) => {
                             return Ok(Worker::new(process, printed, clock.forked(), lease, trees).forked_from(parent));
                         }
@@ -182,7 +196,7 @@ async fn first_of_template(
     let ready = Parent::new(process, trees.clone());
     let parent = Arc::clone(&ready.process);
     let forked = match backend_fork(inner, &ready).await {
-        Ok(instance) => greet_fork(instance).await,
+        Ok(instance) => greet_fork(inner, pool, instance, ready.badge()).await,
         Err(e) => Err(e),
     };
     match forked {
@@ -206,8 +220,16 @@ async fn backend_fork(inner: &Inner, ready: &Parent) -> Result<Box<dyn Instance>
     inner.backend.fork(ready.instance.as_ref()).await.map_err(|e| Refusal::internal(&e))
 }
 
-async fn greet_fork(instance: Box<dyn Instance>) -> Result<(Waiting, Printed), Refusal> {
+async fn greet_fork(
+    inner: &Inner,
+    pool: &Pool,
+    instance: Box<dyn Instance>,
+    badge: Option<Arc<Badge>>,
+) -> Result<(Waiting, Printed), Refusal> {
+    // Before it is greeted: connections made from now on wait, rather than being refused.
+    let inside = inside::open(inner, pool, &*instance, badge).await?;
     let mut process = Waiting::greet(instance, FORK_PATIENCE).await.map_err(|e| Refusal::internal(&e))?;
+    process.inside = inside;
     let mut printed = Printed::default();
     match process.listen(&mut printed, Instant::now() + FORK_PATIENCE).await {
         Ok((Kind::Ready, _)) => Ok((process, printed)),
@@ -235,10 +257,12 @@ pub(crate) async fn bound(
     clock: &mut Clock,
 ) -> Result<Waiting, Refusal> {
     let config = &pool.spec.config;
-    let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net };
+    let inside = config.role().is_some() && inner.options.services.is_some();
+    let binding = Binding { mounts, memory_mb: config.memory_mb, egress: config.public_net, inside };
     for _ in 0..STOCK_TRIES_MAX {
-        let process = take(inner, runtime, clock).await?;
+        let mut process = take(inner, runtime, clock).await?;
         let Err(error) = process.instance.bind(binding.clone()).await else {
+            process.inside = inside::open(inner, pool, &*process.instance, None).await?;
             clock.runtime_is_up();
             return Ok(process);
         };
@@ -274,7 +298,7 @@ async fn load(
 ) -> Result<Ready, Refusal> {
     let spec = &pool.spec;
     let config = &spec.config;
-    let environment = environment::build(spec, &inner.options);
+    let environment = environment::build(spec, &inner.options, process.inside.as_ref());
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(|e| Refusal::internal(&e))?;
     let frame = Bind {
@@ -388,7 +412,7 @@ async fn launch(
     argv: Vec<String>,
 ) -> Result<(), Refusal> {
     let config = &pool.spec.config;
-    let environment = environment::build(&pool.spec, &inner.options);
+    let environment = environment::build(&pool.spec, &inner.options, process.inside.as_ref());
     if let Line::Custom(api) = &process.line {
         api.describe(&pool.spec, &inner.options);
     }

@@ -2,6 +2,7 @@
 
 use crate::error::Refusal;
 use crate::go::GoLine;
+use crate::inside::Inside;
 use crate::output::{Output, Printed};
 use crate::pool::Lease;
 use crate::runtime_api::RuntimeApi;
@@ -25,6 +26,8 @@ pub struct Waiting {
     pub line: Line,
     /// What it prints.
     pub output: Output,
+    /// What it has of the platform's services; for functions with a role.
+    pub inside: Option<Inside>,
 }
 
 /// How the node speaks to the process.
@@ -64,7 +67,7 @@ impl Waiting {
             }
             (None, None) => return Err(missing()),
         };
-        let mut waiting = Self { instance: Arc::from(instance), line, output };
+        let mut waiting = Self { instance: Arc::from(instance), line, output, inside: None };
         if let Line::Shim(_) = waiting.line {
             let mut printed = Printed::default();
             let (kind, payload) = waiting
@@ -90,6 +93,11 @@ impl Waiting {
             Line::Custom(_) => !self.output.ended(),
             Line::Go(line) => line.is_open(),
         }
+    }
+
+    /// True when it should take no further work, because its keys are old.
+    pub fn is_old(&self) -> bool {
+        self.inside.as_ref().is_some_and(Inside::is_old)
     }
 
     /// Waits for the next frame, taking what is printed meanwhile. Safe to drop while waiting.

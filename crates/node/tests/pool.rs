@@ -102,6 +102,7 @@ fn invocation(event: &str) -> Invocation {
         event_mark: None,
         abort: None,
         qualifier: "$LATEST".into(),
+        lineage: mayfly_model::Lineage::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who may ask, and which bucket a host name means.
 
+use mayfly_model::Lineage;
 use mayfly_sign::{CredentialSource, check_session_token};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -8,10 +9,29 @@ use s3s::{S3Result, s3_error};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 
 /// Put among a request's extensions once its COS signature is proven.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proven;
+
+/// To be put among a request's extensions when it comes from inside a function.
+#[derive(Clone, Debug)]
+pub struct Within {
+    /// The id of the temporary keys that the function has: others' do not count there.
+    pub secret_id: Arc<str>,
+    /// What the request comes of.
+    pub lineage: Lineage,
+    /// Documents that the instance may have read at a time.
+    pub documents: Arc<Semaphore>,
+}
+
+impl Within {
+    /// Whether keys of this id count: the function's own temporary ones, and all permanent ones.
+    pub(crate) fn admits(&self, id: &str, keys: &dyn CredentialSource) -> bool {
+        *id == *self.secret_id || keys.find(id).is_some_and(|credential| credential.token.is_none())
+    }
+}
 
 /// The keys of whoever may ask.
 #[derive(Clone)]
@@ -40,6 +60,11 @@ impl S3Access for Keys {
         let denied = || s3_error!(AccessDenied, "The request is not signed. Sign it with COS's or AWS's signature.");
         let id = cx.credentials().ok_or_else(denied)?.access_key.clone();
         let credential = self.0.find(&id).ok_or_else(denied)?;
+        if let Some(within) = cx.extensions_mut().get::<Within>().cloned()
+            && !within.admits(&id, &*self.0)
+        {
+            return Err(s3_error!(InvalidAccessKeyId, "The access key does not exist."));
+        }
         let in_header = cx.headers().get("x-amz-security-token").map(|v| v.as_bytes().to_vec());
         let in_query = || {
             let pairs = form_urlencoded::parse(cx.uri().query().unwrap_or("").as_bytes());
@@ -57,12 +82,13 @@ impl S3Access for Keys {
 /// Which bucket a host name means.
 #[derive(Clone, Debug)]
 pub(crate) struct Hosts {
-    /// The platform's own domain.
-    pub(crate) domain: Arc<str>,
+    /// The platform's own domains.
+    pub(crate) domains: Arc<[String]>,
 }
 
 impl Hosts {
-    /// The bucket in `host`, if one is in it: `<bucket>.cos.<region>.myqcloud.com`, `<bucket>.<own domain>`, or AWS's form. All other hosts mean
+    /// The bucket in `host`, if one is in it: `<bucket>.cos.<region>.myqcloud.com`, `<bucket>.<own domain>`, `<bucket>.cos.<own domain>`,
+    /// `<bucket>.cos.<region>.<own domain>` (and `s3` for `cos`), or AWS's form. All other hosts mean
     /// that the path begins with the bucket.
     pub(crate) fn bucket<'h>(&self, host: &'h str) -> Option<&'h str> {
         let bare = match host.rsplit_once(':') {
@@ -77,8 +103,17 @@ impl Hosts {
         } else if bare.ends_with(".amazonaws.com") {
             bare.split_once(".s3.").or_else(|| bare.split_once(".s3-")).map(|(b, _)| b)
         } else {
-            let bucket = bare.strip_suffix(&*self.domain).and_then(|b| b.strip_suffix('.'));
-            bucket.map(|b| b.strip_suffix(".cos").or_else(|| b.strip_suffix(".s3")).unwrap_or(b))
+            let own = self.domains.iter().find_map(|d| bare.strip_suffix(d.as_str())?.strip_suffix('.'));
+            own.map(|own| {
+                let (before, service) = own.rsplit_once('.').unwrap_or(("", own));
+                let names_service = |label: &str| matches!(label, "cos" | "s3");
+                match before.rsplit_once('.').unwrap_or(("", before)) {
+                    _ if names_service(service) => before,
+                    // A region behind it.
+                    (bucket, label) if names_service(label) => bucket,
+                    _ => own,
+                }
+            })
         };
         found.filter(|b| !b.is_empty() && !matches!(*b, "service" | "cos" | "s3"))
     }
@@ -100,7 +135,7 @@ mod tests {
 
     #[test]
     fn hosts_name_buckets() {
-        let hosts = Hosts { domain: "mayfly.localhost".into() };
+        let hosts = Hosts { domains: ["mayfly.localhost".to_owned(), "mayfly.internal".to_owned()].into() };
         for (host, bucket) in [
             ("b-125.cos.ap-guangzhou.myqcloud.com", Some("b-125")),
             ("b-125.cos.ap-guangzhou.myqcloud.com:8701", Some("b-125")),
@@ -113,6 +148,12 @@ mod tests {
             ("photos.mayfly.localhost:8701", Some("photos")),
             ("photos.cos.mayfly.localhost", Some("photos")),
             ("cos.mayfly.localhost", None),
+            ("a.b.mayfly.localhost", Some("a.b")),
+            ("photos-125.cos.mayfly.internal", Some("photos-125")),
+            ("a.b.s3.mayfly.internal", Some("a.b")),
+            ("photos.cos.ap-guangzhou.mayfly.internal", Some("photos")),
+            ("cos.ap-guangzhou.mayfly.internal", None),
+            ("s3.mayfly.internal", None),
             ("a.b.s3.eu-west-1.amazonaws.com", Some("a.b")),
             ("s3.eu-west-1.amazonaws.com", None),
             ("storage.example.com", None),

@@ -20,6 +20,7 @@ mod s3;
 mod service;
 mod store;
 
+pub use access::Within;
 pub use error::ObjectError;
 pub use event::{EventTarget, cos_event};
 pub use limits::Limits;

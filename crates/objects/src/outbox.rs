@@ -3,6 +3,7 @@
 use crate::ObjectError;
 use crate::db::{Database, Op};
 use crate::rules::EventKind;
+use mayfly_model::Lineage;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +20,9 @@ pub struct Cause {
     pub source_ip: String,
     /// Headers of the request, without secrets: of `Authorization` what comes before the signature.
     pub headers: BTreeMap<String, String>,
+    /// What asked, when that was an invocation of a function.
+    #[serde(default, skip_serializing_if = "Lineage::is_root")]
+    pub lineage: Lineage,
 }
 
 /// A change that a rule wants to know of.

@@ -1,6 +1,6 @@
 //! The way of a request: whose it is, which language it speaks, and what every answer has.
 
-use crate::access::{Hosts, Keys, Proven, now_ms};
+use crate::access::{Hosts, Keys, Proven, Within, now_ms};
 use crate::cors;
 use crate::cos;
 use crate::outbox::Cause;
@@ -37,8 +37,8 @@ pub struct Settings {
     pub region: String,
     /// Account number (APPID).
     pub app_id: String,
-    /// The platform's domain, for `<bucket>.<domain>`.
-    pub domain: String,
+    /// The platform's domains, for `<bucket>.<domain>`, in lower case.
+    pub domains: Vec<String>,
 }
 
 /// What the service has done.
@@ -69,6 +69,8 @@ pub struct Objects {
     keys: Keys,
     hosts: Hosts,
     documents: Semaphore,
+    /// Those of functions.
+    documents_within: Semaphore,
     counters: Counters,
 }
 
@@ -87,7 +89,7 @@ impl Objects {
     /// Answers from `store`, for whoever has one of `credentials`.
     pub fn new(store: Store, credentials: Arc<dyn CredentialSource>, settings: Settings) -> Self {
         let keys = Keys(credentials);
-        let hosts = Hosts { domain: settings.domain.into() };
+        let hosts = Hosts { domains: settings.domains.into() };
         let api = Api { store: store.clone(), region: settings.region.into(), owner: settings.app_id.into() };
         let mut config = S3Config::default();
         config.xml_max_body_size = store.limits.document_bytes_max;
@@ -101,7 +103,8 @@ impl Objects {
         builder.set_host(hosts.clone());
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let documents = Semaphore::new(store.limits.documents_max);
-        Self { s3: builder.build(), store, keys, hosts, documents, counters: Counters::default() }
+        let documents_within = Semaphore::new(store.limits.documents_max.div_ceil(2));
+        Self { s3: builder.build(), store, keys, hosts, documents, documents_within, counters: Counters::default() }
     }
 
     /// Figures.
@@ -125,13 +128,19 @@ impl Objects {
         let (mut parts, body) = request.into_parts();
         let about = self.about(&parts);
         (if about.cos { &self.counters.cos } else { &self.counters.s3 }).fetch_add(1, Ordering::Relaxed);
+        let within = parts.extensions.remove::<Within>();
         parts.extensions = http::Extensions::new();
-        parts.extensions.insert(cause(&about, &parts.headers, peer));
+        let mut cause = cause(&about, &parts.headers, peer);
+        if let Some(within) = &within {
+            cause.lineage = within.lineage;
+            parts.extensions.insert(within.clone());
+        }
+        parts.extensions.insert(cause);
         let answer = if parts.method == Method::OPTIONS {
             self.preflight(&about, &parts.headers).await
         } else {
             match self.prove(&about, &mut parts) {
-                Ok(()) => self.carry_out(Request::from_parts(parts, body)).await,
+                Ok(()) => self.carry_out(Request::from_parts(parts, body), within).await,
                 Err((status, code, message)) => error(status, code, &message),
             }
         };
@@ -179,6 +188,11 @@ impl Objects {
             };
             (if code == "InvalidArgument" { 400 } else { 403 }, code, error.to_string())
         })?;
+        if let Some(within) = parts.extensions.get::<Within>()
+            && !within.admits(&verified.secret_id, &*self.keys.0)
+        {
+            return Err((403, "InvalidAccessKeyId", CosSignError::UnknownSecretId.to_string()));
+        }
         cos::check_presigned(&verified, &parts.headers, query).map_err(|_| {
             let message = "The signature of this URL does not cover what the request asks for; sign the parameters and headers too.";
             (403, "AccessDenied", message.to_owned())
@@ -189,7 +203,7 @@ impl Objects {
         Ok(())
     }
 
-    async fn carry_out(&self, request: Request<Body>) -> Response<Body> {
+    async fn carry_out(&self, request: Request<Body>, within: Option<Within>) -> Response<Body> {
         let document = is_document(&request);
         let answered = async {
             let request = request.map(s3s::Body::http_body_unsync);
@@ -204,6 +218,15 @@ impl Objects {
         if !document {
             return answered.await;
         }
+        // Functions have half of the places for documents, and each a few.
+        let own = async {
+            let Some(within) = within else { return Some(None) };
+            let own = within.documents.acquire_owned().await.ok()?;
+            Some(Some((own, self.documents_within.acquire().await.ok()?)))
+        };
+        let Ok(Some(_own)) = tokio::time::timeout(DOCUMENT_WAIT, own).await else {
+            return error(503, "SlowDown", "Too many documents of functions are being read; try again later.");
+        };
         // Documents are read into memory, so only so many at a time.
         let Ok(Ok(_permit)) = tokio::time::timeout(DOCUMENT_WAIT, self.documents.acquire()).await else {
             return error(503, "SlowDown", "Too many documents are being read; try again later.");
@@ -379,5 +402,5 @@ fn cause(about: &About, headers: &HeaderMap, peer: SocketAddr) -> Cause {
             value.to_owned(),
         );
     }
-    Cause { request_id: about.request_id.clone(), source_ip: peer.ip().to_string(), headers: noted }
+    Cause { request_id: about.request_id.clone(), source_ip: peer.ip().to_string(), headers: noted, ..Cause::default() }
 }

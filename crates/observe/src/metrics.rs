@@ -208,6 +208,7 @@ struct Series {
     events_running: Family<FunctionLabels, Gauge>,
     events_oldest: Family<FunctionLabels, Gauge<f64, AtomicU64>>,
     events_ended: Family<EndLabels, Gauge>,
+    chains_ended: Gauge,
     forecast_warm: Family<FunctionLabels, Gauge>,
     forecast_hits: Family<FunctionLabels, Counter>,
     forecast_misses: Family<FunctionLabels, Counter>,
@@ -262,6 +263,7 @@ impl Series {
         registry.register("events_pending", "Asynchronous events that are not done", self.events_pending.clone());
         registry.register("events_running", "Asynchronous events that run now", self.events_running.clone());
         registry.register_with_unit("events_oldest_age", "Age of the oldest asynchronous event that is not done", Unit::Seconds, self.events_oldest.clone());
+        registry.register("chains_ended", "Calls and events that were not run because too many invocations that call each other were before them, since the start of the platform", self.chains_ended.clone());
         registry.register("events_ended", "Asynchronous events that ended since the start of the platform", self.events_ended.clone());
         registry.register("forecast_warm", "Instances to be warm in this minute by the forecast", self.forecast_warm.clone());
         registry.register("forecast_hits", "Instances that were needed in a minute and warm when it began", self.forecast_hits.clone());
@@ -422,6 +424,11 @@ impl Metrics {
     /// Sets how many asynchronous events ended, by how (`finished`, `failed`, `aborted`).
     pub fn set_events_ended(&self, end: &'static str, count: u64) {
         self.inner.series.events_ended.get_or_create(&EndLabels { end }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how many calls and events were too deep in a chain.
+    pub fn set_chains_ended(&self, count: u64) {
+        self.inner.series.chains_ended.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets a memory gauge, in bytes.
@@ -655,12 +662,14 @@ mod tests {
         };
         metrics.set_events(&[depth("first", 5, 10), depth("second", 2, 20), depth("third", 3, 15)]);
         metrics.set_events_ended("failed", 4);
+        metrics.set_chains_ended(3);
         let text = metrics.encode();
         has(&text, r#"mayfly_events_pending{namespace="default",function="first"} 5"#);
         has(&text, r#"mayfly_events_pending{namespace="other",function="other"} 5"#);
         has(&text, r#"mayfly_events_running{namespace="other",function="other"} 2"#);
         has(&text, r#"mayfly_events_oldest_age_seconds{namespace="other",function="other"} 20.0"#);
         has(&text, r#"mayfly_events_ended{end="failed"} 4"#);
+        has(&text, "mayfly_chains_ended 3");
         metrics.set_events(&[depth("first", 4, 11)]);
         let text = metrics.encode();
         has(&text, r#"mayfly_events_pending{namespace="default",function="first"} 4"#);

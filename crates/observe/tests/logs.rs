@@ -28,6 +28,7 @@ fn record(i: u64) -> InvocationRecord {
         event: None,
         retry: 0,
         origin: None,
+        lineage: mayfly_model::Lineage::default(),
         output: format!("a line that a function printed, number {i}\n"),
         output_cut_bytes: 0,
     }

@@ -117,6 +117,7 @@ mod tests {
             tags: vec!["tag1".into(), "tag2".into()],
             routing_key: String::new(),
             body: "Hello from CMQ!".into(),
+            lineage: mayfly_model::Lineage::default(),
         };
         let mut event = delivery.event("120xxxxx", "xxxxxx");
         let request_id = event["Records"][0]["CMQ"]["requestId"].take();

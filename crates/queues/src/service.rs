@@ -6,6 +6,7 @@ use crate::error::{ErrorKind, QueueError};
 use crate::spec::{BATCH_BYTES_MAX, BATCH_MAX, DELAY_S_MAX, POLL_S_MAX, QueueChange, QueueSpec, check_queue_name};
 use mayfly_base::Clock;
 use mayfly_base::shutdown::Shutdown;
+use mayfly_model::Lineage;
 use mayfly_store::StoreError;
 use mayfly_store::writer::{Job, Jobs};
 use std::path::Path;
@@ -59,6 +60,7 @@ pub(crate) fn new_id(kind: &str) -> String {
 #[derive(Clone)]
 pub struct Queues {
     inner: Arc<Inner>,
+    pub(crate) lineage: Lineage,
 }
 
 struct Inner {
@@ -96,6 +98,11 @@ pub struct QueueFigures {
 }
 
 impl Queues {
+    /// The same queues, for what an invocation of a function sends and publishes: who is called because of it is told so.
+    pub fn calling(&self, lineage: Lineage) -> Self {
+        Self { lineage, ..self.clone() }
+    }
+
     /// Opens the database at `path`, makes it where absent, and starts its writer on the current tokio runtime. [`Queues::run`] has to be
     /// run beside it.
     ///
@@ -112,7 +119,7 @@ impl Queues {
             stop: Shutdown::new(),
             runtime: tokio::runtime::Handle::current(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), lineage: Lineage::default() })
     }
 
     /// From now on nobody waits for messages any more: long polls are answered with what there is.

@@ -98,7 +98,13 @@ impl Queues {
         check_batch(&bodies, found.spec.message_bytes_max)?;
         filter::check_tags("msgTag", &tags)?;
         filter::check_key("routingKey", routing_key)?;
-        let op = Op::Publish { topic: topic.to_owned(), bodies, tags, routing_key: routing_key.to_owned() };
+        let op = Op::Publish {
+            topic: topic.to_owned(),
+            bodies,
+            tags,
+            routing_key: routing_key.to_owned(),
+            lineage: self.lineage,
+        };
         Ok(self.write(op).await?.ids())
     }
 

@@ -158,6 +158,10 @@ impl Instance for FakeInstance {
         Err(SandboxError::Failed { what: "open a socket in the sandbox", reason: "the fake has no network".into() })
     }
 
+    async fn listen_inside(&self) -> Result<(std::net::TcpListener, std::net::UdpSocket), SandboxError> {
+        Err(SandboxError::Failed { what: "listen in the sandbox", reason: "the fake has no network".into() })
+    }
+
     fn terminate(&self) {
         self.kill();
     }

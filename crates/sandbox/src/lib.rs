@@ -16,6 +16,7 @@ pub mod wire;
 
 use async_trait::async_trait;
 use std::io;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 pub use wire::{Binding, Mount, Workspace};
 
@@ -88,6 +89,11 @@ pub trait Instance: Send + Sync {
     /// A TCP socket of the sandbox's network, not connected, non-blocking: the way to what listens on its loopback. Only sandboxes for
     /// custom runtimes have it.
     async fn open_socket(&self) -> Result<OwnedFd, SandboxError>;
+
+    /// Sockets at [`wire::SERVICES_ADDRESS`] of the sandbox's own network, non-blocking: a listener for HTTP, and one for names. They are
+    /// served from outside, so nothing of the platform runs inside and no link is needed. Once, and only where the binding (of a fork: its
+    /// template's) said `inside`.
+    async fn listen_inside(&self) -> Result<(TcpListener, UdpSocket), SandboxError>;
 
     /// Kills everything in it, at once. It may be called again.
     fn kill(&self);

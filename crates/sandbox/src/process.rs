@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -266,6 +267,7 @@ impl ProcessBackend {
             output: None,
             listener: None,
             net: None,
+            door: Mutex::default(),
             peak: None,
             oom: None,
             guard,
@@ -277,6 +279,7 @@ impl ProcessBackend {
                 "output" => instance.output = Some(fd),
                 "listener" => instance.listener = Some(fd),
                 "net" => instance.net = Some(Arc::new(fd)),
+                "door" => *instance.door.get_mut() = Some(fd),
                 "memory_peak" => instance.peak = Some(File::from(fd)),
                 "oom" => instance.oom = Some(File::from(fd)),
                 _ => {}
@@ -292,7 +295,10 @@ pub struct ProcessInstance {
     stream: Option<OwnedFd>,
     output: Option<OwnedFd>,
     listener: Option<OwnedFd>,
+    /// Its network, kept for the way to a program that listens.
     net: Option<Arc<OwnedFd>>,
+    /// Its network, until the platform's services listen in it.
+    door: Mutex<Option<OwnedFd>>,
     peak: Option<File>,
     oom: Option<File>,
     guard: Guard,
@@ -312,7 +318,9 @@ impl Instance for ProcessInstance {
 
     async fn bind(&self, binding: Binding) -> Result<(), SandboxError> {
         let request = Request::Bind { shell: self.guard.shell, binding, workspace: None };
-        self.guard.shared.call("bind a sandbox", request).await.map(drop)
+        let named = self.guard.shared.call("bind a sandbox", request).await?;
+        *self.door.lock() = named.into_iter().find(|(name, _)| name == "door").map(|(_, fd)| fd);
+        Ok(())
     }
 
     async fn bind_workspace(&self, binding: Binding, workspace: Workspace) -> Result<OwnedFd, SandboxError> {
@@ -346,6 +354,13 @@ impl Instance for ProcessInstance {
             reason: "it was not made for a program that listens".into(),
         })?;
         crate::door::socket_in(net).await.map_err(|e| SandboxError::io("open a socket in the sandbox", &e))
+    }
+
+    async fn listen_inside(&self) -> Result<(TcpListener, UdpSocket), SandboxError> {
+        let what = "listen in the sandbox";
+        let door = self.door.lock().take();
+        let door = door.ok_or_else(|| SandboxError::Failed { what, reason: "it was not bound for that".into() })?;
+        crate::door::listen_in(Arc::new(door)).await.map_err(|e| SandboxError::io(what, &e))
     }
 
     fn kill(&self) {

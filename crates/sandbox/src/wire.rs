@@ -85,6 +85,9 @@ pub struct Binding {
     pub memory_mb: u32,
     /// Whether connections to outside are possible.
     pub egress: bool,
+    /// Whether the platform's services are to be reached from inside: see [`crate::Instance::listen_inside`].
+    #[serde(default)]
+    pub inside: bool,
 }
 
 /// What a sandbox gets in which something is built: a larger `/tmp` whose content the node may look at. Its memory limit grows by what
@@ -221,6 +224,18 @@ pub struct InitReply {
     /// Names of the attached descriptors.
     pub fds: Vec<String>,
 }
+
+/// Inside the sandbox: the address on its loopback at which the platform's services are reached, where a function may have them: HTTP on
+/// [`SERVICES_PORT`], names on [`NAMES_PORT`].
+pub const SERVICES_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 8);
+/// Ports below 1024 are closed to functions, so that none of theirs can be in the way.
+pub const SERVICES_PORT: u16 = 80;
+/// See [`SERVICES_ADDRESS`].
+pub const NAMES_PORT: u16 = 53;
+/// The domain of the services' names. `.internal` is set aside for private use.
+pub const SERVICES_DOMAIN: &str = "mayfly.internal";
+/// The services, each a name below [`SERVICES_DOMAIN`].
+pub const SERVICES: [&str; 5] = ["scf", "tdmq", "cos", "s3", "cmq"];
 
 /// Inside the sandbox: the port of the runtime API on the loopback.
 pub const RUNTIME_API_PORT: u16 = 28902;

@@ -70,7 +70,7 @@ impl Platform {
     async fn bound(&self, code: &Path, egress: bool) -> Box<dyn Instance> {
         let instance = self.backend.prepare("custom").await.unwrap();
         let mounts = vec![Mount { sources: vec![code.to_owned()], target: "/var/user".into() }];
-        instance.bind(Binding { mounts, memory_mb: 128, egress }).await.unwrap();
+        instance.bind(Binding { mounts, memory_mb: 128, egress, inside: false }).await.unwrap();
         instance
     }
 
@@ -179,7 +179,7 @@ async fn what_sandboxes_cost() {
         prepare.push(t.elapsed());
         let t = Instant::now();
         let mounts = vec![Mount { sources: vec![code.clone()], target: "/var/user".into() }];
-        instance.bind(Binding { mounts, memory_mb: 128, egress: true }).await.unwrap();
+        instance.bind(Binding { mounts, memory_mb: 128, egress: true, inside: false }).await.unwrap();
         bind.push(t.elapsed());
         kept.push(instance);
     }

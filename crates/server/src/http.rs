@@ -1,6 +1,7 @@
 //! What the front door's paths mean.
 
-use crate::data::Keys;
+use crate::inside::Asker;
+use crate::keys::Keychain;
 use crate::queues::QueueParts;
 use crate::url::{self, Urls};
 use async_trait::async_trait;
@@ -10,15 +11,16 @@ use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
 use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
 use mayfly_model::RuntimeId;
 use mayfly_node::Node;
+use mayfly_node::inside::Caller;
 use mayfly_objects::Objects;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::{EventDepth, InstanceState, MemoryOf};
 use mayfly_queues::api::{TDMQ_SERVICE, TDMQ_VERSION};
 use mayfly_sandbox::process::ProcessBackend;
-use mayfly_sign::{Credential, RequestView, SignError, Verified, Verifier};
+use mayfly_sign::{RequestView, SignError, Verified, Verifier};
 use mayfly_triggers::Engine;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -64,11 +66,11 @@ struct Api {
     queues: QueueParts,
     metrics: Metrics,
     verifier: Verifier,
-    credentials: HashMap<String, Credential>,
+    keys: Keychain,
 }
 
 impl Api {
-    fn verify(&self, request: &HttpRequest) -> Result<Verified, SignError> {
+    fn verify(&self, request: &HttpRequest, inside: Option<&Arc<Caller>>) -> Result<Verified, SignError> {
         let view = RequestView {
             method: request.method.as_str(),
             path: request.uri.path(),
@@ -76,24 +78,26 @@ impl Api {
             header: &|name| request.headers.get(name).map(|v| v.as_bytes()),
             body: &request.body,
         };
-        self.verifier.verify(&view, &self.credentials, SystemClock.now_ms())
+        self.verifier.verify(&view, &self.keys.at(inside), SystemClock.now_ms())
     }
 
-    async fn answer(&self, request: HttpRequest) -> HttpResponse {
+    /// `inside`: the instance whose own socket the request came by.
+    async fn answer(&self, request: HttpRequest, inside: Option<&Arc<Caller>>) -> HttpResponse {
         let begun = Instant::now();
         let request_id = ids::request_id();
-        let verified = self.verify(&request);
+        let verified = self.verify(&request, inside);
+        let caller = verified.as_ref().map(|v| self.keys.asker(&v.secret_id, inside)).unwrap_or_default();
         let (action, response) = match verified {
             Err(error) => (String::new(), ApiResponse::error(request_id, &error.into())),
             Ok(verified) if verified.version == TDMQ_VERSION => {
-                let reply = self.queues.api.tdmq(verified).await;
+                let reply = self.queues.api.tdmq(verified, caller.lineage).await;
                 self.metrics.api_call(&reply.action, &reply.code, begun.elapsed());
                 return HttpResponse::json(reply.body);
             }
             Ok(verified) => {
                 let host = request.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
                 let action = verified.action.clone();
-                (action, self.control.handle(Call { verified, host, request_id }).await)
+                (action, self.control.handle(Call { verified, host, request_id, caller }).await)
             }
         };
         self.metrics.api_call(&action, response.error_code.unwrap_or("OK"), begun.elapsed());
@@ -111,11 +115,10 @@ fn resident_bytes() -> u64 {
 
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
-    pub fn new(parts: FrontParts, keys: &Keys) -> Self {
+    pub fn new(parts: FrontParts, keys: Keychain) -> Self {
         let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers, objects } = parts;
-        let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
         let verifier = Verifier::new(&["scf", TDMQ_SERVICE]);
-        let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, credentials });
+        let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, keys });
         let main = tokio::runtime::Handle::current();
         let lagging = Mutex::default();
         Self {
@@ -138,18 +141,33 @@ impl Front {
         self.draining.store(true, Ordering::Release);
     }
 
-    async fn api(&self, request: HttpRequest) -> HttpResponse {
+    async fn api(&self, request: HttpRequest, inside: Option<&Arc<Caller>>) -> HttpResponse {
         if request.body.len() <= LARGE_BYTES {
-            return self.api.answer(request).await;
+            return self.api.answer(request, inside).await;
         }
-        let api = Arc::clone(&self.api);
-        match self.main.spawn(async move { api.answer(request).await }).await {
+        let (api, inside) = (Arc::clone(&self.api), inside.cloned());
+        match self.main.spawn(async move { api.answer(request, inside.as_ref()).await }).await {
             Ok(response) => response,
             Err(error) => match error.try_into_panic() {
                 // The listener knows what to tell the client.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => HttpResponse::text(503, "The platform is stopping.\n"),
             },
+        }
+    }
+
+    /// Answers a request that came by an instance's own socket: of the API, and for what its answers link to.
+    pub async fn call_inside(&self, request: HttpRequest, caller: &Arc<Caller>) -> HttpResponse {
+        let path = request.uri.path();
+        if path == "/" || path.is_empty() {
+            return self.api(request, Some(caller)).await;
+        }
+        match path.strip_prefix(DOWNLOAD_PATH) {
+            Some(token) if request.method == http::Method::GET => self.download(token).await,
+            _ => HttpResponse::text(
+                404,
+                "Nothing is here. The API is at `/`, functions at /fn/<namespace>/<function>/.\n",
+            ),
         }
     }
 
@@ -205,6 +223,7 @@ impl Front {
         for (end, count) in [("finished", ended.finished), ("failed", ended.failed), ("aborted", ended.aborted)] {
             self.api.metrics.set_events_ended(end, count);
         }
+        self.api.metrics.set_chains_ended(self.api.control.too_deep());
         self.api.metrics.set_memory(MemoryOf::Platform, resident_bytes());
         if let Some(bytes) = self.backend.memory_bytes() {
             self.api.metrics.set_memory(MemoryOf::Instances, bytes);
@@ -234,13 +253,15 @@ impl Service for Front {
     }
 
     async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
-        self.urls.answer(request, url::Keys { verifier: &self.api.verifier, credentials: &self.api.credentials }).await
+        let inside = request.request.extensions().get::<Asker>().cloned();
+        let credentials = self.api.keys.at(inside.as_ref().map(|asker| &asker.0));
+        self.urls.answer(request, url::Keys { verifier: &self.api.verifier, credentials: &credentials }).await
     }
 
     async fn call(&self, request: HttpRequest) -> HttpResponse {
         let path = request.uri.path();
         if path == "/" || path.is_empty() {
-            return self.api(request).await;
+            return self.api(request, None).await;
         }
         let is_get = matches!(request.method.as_str(), "GET" | "HEAD");
         match path {

@@ -123,6 +123,7 @@ impl NodeInvoker {
             upgrade: None,
             qualifier: request.qualifier,
             keep: Box::new(()),
+            lineage: request.lineage,
             event,
             ended: Some(ended),
         };
@@ -172,6 +173,7 @@ impl Invoker for NodeInvoker {
             abort: request.abort,
             origin: request.origin,
             qualifier: request.qualifier,
+            lineage: request.lineage,
         };
         let running = attached.metrics.running();
         let outcome = self.node.invoke(&attached.pool, invocation).await;
@@ -202,6 +204,9 @@ impl Invoker for NodeInvoker {
                     self.replaced.lock().insert(key.function_id.clone());
                 }
                 self.orders.forget(key);
+                if !*replaced || *force {
+                    self.node.revoke(key);
+                }
                 self.node.retire(key, *force);
                 if !*replaced && key.version == "$LATEST" {
                     self.replaced.lock().remove(&key.function_id);

@@ -7,9 +7,11 @@ mod data;
 mod destinations;
 mod events;
 mod http;
+mod inside;
 mod install;
 mod invoker;
 mod kafka;
+mod keys;
 mod logs;
 mod objects;
 mod prepare;
@@ -31,16 +33,16 @@ use mayfly_base::shutdown::{Shutdown, StopSignal};
 use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
-use mayfly_gateway::{Gateway, GatewayLimits};
+use mayfly_gateway::{Gateway, GatewayLimits, Inlets};
 use mayfly_kafka::Clusters;
 use mayfly_model::{RuntimeId, TriggerKind, limits};
+use mayfly_node::inside::Badges;
 use mayfly_node::{Node, NodeOptions};
 use mayfly_objects::{Objects, Store};
 use mayfly_observe::{LogOptions, LogStore, Metrics};
 use mayfly_sandbox::net::NetOptions;
 use mayfly_sandbox::process::ProcessBackend;
-use mayfly_sandbox::wire::SpawnerConfig;
-use mayfly_sign::Credential;
+use mayfly_sandbox::wire::{SERVICES_DOMAIN, SpawnerConfig};
 use mayfly_store::{CodeCache, EventLog, FailureLimits, FileBlobs, SqliteFailures, SqliteMeta};
 use mayfly_triggers::{Maker, Source};
 use std::collections::HashMap;
@@ -74,6 +76,8 @@ pub struct Platform {
     service: Arc<http::Front>,
     queues: queues::QueueParts,
     queues_address: Option<SocketAddr>,
+    /// What functions reach from inside, beside `service`.
+    _inside: (Arc<queues::QueueFront>, Option<Arc<objects::Door>>),
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _data: DataDir,
     /// Where connections are served; ends last.
@@ -167,11 +171,18 @@ impl Platform {
 
         let metrics = Metrics::new(METRICS_FUNCTIONS_MAX, stores.logs.stats());
         let sink = Arc::new(logs::Sink::new(stores.logs.clone(), metrics.clone()));
+        let inside = Arc::new(inside::InsideServices::new());
+        let badges = Badges::default();
+        let keychain = keys::Keychain::new(&keys, badges.clone());
         let node = Node::new(
             Arc::new(prepare::Preparing::new(backend.clone(), runtimes.prepare)),
             Arc::clone(&stores.code),
             sink,
-            node_options(&options, runtimes::programs(&runtimes.configs)),
+            NodeOptions {
+                services: Some(Arc::clone(&inside) as _),
+                badges,
+                ..node_options(&options, runtimes::programs(&runtimes.configs))
+            },
         );
         let memory =
             Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
@@ -192,7 +203,7 @@ impl Platform {
             clock: Arc::new(SystemClock),
         };
         let objects = match &objects_gateway {
-            Some(_) => Some(Arc::new(open_objects(&data, &options, &keys).await?)),
+            Some(_) => Some(Arc::new(open_objects(&data, &options, keychain.clone()).await?)),
             None => None,
         };
         let mut sources: HashMap<TriggerKind, Arc<dyn Source>> = HashMap::new();
@@ -212,6 +223,7 @@ impl Platform {
             domain: options.domain.to_ascii_lowercase(),
             functions_per_namespace_max: options.functions_per_namespace,
             event_bytes_max: options.event_bytes_max,
+            call_depth_max: options.call_depth_max,
             drain: Duration::from_secs(options.drain_s),
             account_mb: ceiling(&options),
             account: Account { app_id: options.app_id, uin: options.uin },
@@ -265,7 +277,7 @@ impl Platform {
             triggers: Arc::clone(&triggers),
             objects: objects.clone(),
         };
-        let service = Arc::new(http::Front::new(front, &keys));
+        let service = Arc::new(http::Front::new(front, keychain.clone()));
         let ahead = ahead::Ahead {
             memory,
             node: node.clone(),
@@ -290,15 +302,19 @@ impl Platform {
             }
         }));
         let queues_address = queue_door.as_ref().map(queues::Door::address);
+        let queue_front = Arc::new(queues::QueueFront::new(&queues, keychain, metrics));
         if let Some(door) = queue_door {
-            tasks.push(tokio::spawn(door.run(queues.clone(), &keys, metrics, shutdown.child(), Arc::clone(&loops))));
+            let front = Arc::clone(&queue_front);
+            tasks.push(tokio::spawn(door.run(front, shutdown.child(), Arc::clone(&loops))));
         }
         tasks.push(tokio::spawn(queues.clone().run(shutdown.child())));
+        let mut object_door = None;
         if let (Some(gateway), Some(objects)) = (objects_gateway, &objects) {
-            let door = objects::Door::new(Arc::clone(objects)).await;
+            let door = Arc::new(objects::Door::new(Arc::clone(objects)).await);
+            object_door = Some(Arc::clone(&door));
             let (stop, on_loops) = (shutdown.child(), Arc::clone(&loops));
             tasks.push(tokio::spawn(async move {
-                let drained = gateway.run(Arc::new(door), stop, on_loops).await;
+                let drained = gateway.run(door, stop, on_loops).await;
                 if drained.cut > 0 {
                     tracing::warn!(
                         cut = drained.cut,
@@ -314,6 +330,13 @@ impl Platform {
                 }
             }));
         }
+        let (connections, bytes) = inside::limits_of_all(mayfly_sandbox::spawner::open_files());
+        inside.ready(inside::Rooms {
+            front: Arc::downgrade(&service),
+            queues: Arc::downgrade(&queue_front),
+            objects: object_door.as_ref().map(Arc::downgrade),
+            inlets: Arc::new(Inlets::new(inside::limits(), connections, bytes, &loops)),
+        });
         let drain = Duration::from_secs(options.drain_s);
         let log_store = stores.logs;
         Ok(Self {
@@ -331,6 +354,7 @@ impl Platform {
             service,
             queues,
             queues_address,
+            _inside: (queue_front, object_door),
             tasks,
             _data: data,
             _loops: loops,
@@ -405,17 +429,16 @@ impl Platform {
     }
 }
 
-/// The object store, for whoever has the root keys.
-async fn open_objects(data: &DataDir, options: &PlatformOptions, keys: &Keys) -> Result<Objects> {
+/// The object store, for whoever has the root keys or those of a role.
+async fn open_objects(data: &DataDir, options: &PlatformOptions, keys: keys::Keychain) -> Result<Objects> {
     let store =
         Store::open(&data.path("objects"), mayfly_objects::Limits::default()).await.context("open the object store")?;
-    let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
     let settings = mayfly_objects::Settings {
         region: options.region.clone(),
         app_id: options.app_id.to_string(),
-        domain: options.domain.to_ascii_lowercase(),
+        domains: vec![options.domain.to_ascii_lowercase(), SERVICES_DOMAIN.to_owned()],
     };
-    Ok(Objects::new(store, Arc::new(credentials), settings))
+    Ok(Objects::new(store, Arc::new(keys), settings))
 }
 
 struct Stores {
@@ -477,6 +500,7 @@ fn node_options(options: &PlatformOptions, programs: HashMap<RuntimeId, Vec<Stri
         region: options.region.clone(),
         app_id: options.app_id.to_string(),
         uin: options.uin.to_string(),
+        ..NodeOptions::default()
     }
 }
 

@@ -139,7 +139,11 @@ impl Source for Buckets {
 
     async fn next(&self, trigger: &Binding, limit: usize) -> Result<Vec<Item>, TriggerError> {
         let notices = self.store.outbox().oldest(trigger.id(), limit).await.map_err(|e| TriggerError(e.to_string()))?;
-        let item = |n: &mayfly_objects::Notice| Item { position: n.id.to_string(), event: self.event(trigger, n) };
+        let item = |n: &mayfly_objects::Notice| Item {
+            position: n.id.to_string(),
+            event: self.event(trigger, n),
+            lineage: n.cause.lineage,
+        };
         Ok(notices.iter().map(item).collect())
     }
 

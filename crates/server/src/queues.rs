@@ -1,18 +1,19 @@
 //! The message queues: their parts, and their listener.
 
-use crate::data::{DataDir, Keys};
+use crate::data::DataDir;
+use crate::keys::Keychain;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use mayfly_base::config::PlatformOptions;
 use mayfly_base::{Clock, EventLoops, Shutdown, SystemClock};
 use mayfly_gateway::{Gateway, GatewayLimits, HttpRequest, HttpResponse, Service};
+use mayfly_node::inside::Caller;
 use mayfly_observe::Metrics;
 use mayfly_observe::metrics::QueueGauges;
 use mayfly_queues::api::{Account, Api, CMQ_PATH};
 use mayfly_queues::push::PushOptions;
 use mayfly_queues::{QueueLimits, Queues};
-use mayfly_sign::{Credential, RequestView};
-use std::collections::HashMap;
+use mayfly_sign::RequestView;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,33 +103,34 @@ impl Door {
         self.gateway.local_addr()
     }
 
-    /// Serves until the stop. To be called before it is spawned: the keys are taken along.
-    pub fn run(
-        self,
-        parts: QueueParts,
-        keys: &Keys,
-        metrics: Metrics,
-        shutdown: Shutdown,
-        loops: Arc<EventLoops>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let credentials = HashMap::from([(keys.secret_id.clone(), Credential::permanent(keys.secret_key.as_str()))]);
-        let front = Arc::new(QueueFront { api: parts.api, credentials, metrics });
-        async move {
-            self.gateway.run(front, shutdown, loops).await;
-        }
+    /// Serves until the stop.
+    pub async fn run(self, front: Arc<QueueFront>, shutdown: Shutdown, loops: Arc<EventLoops>) {
+        self.gateway.run(front, shutdown, loops).await;
     }
 }
 
-/// Answers every request of the queues' listener.
-struct QueueFront {
+/// Answers every request of the queues' listener, and those that come from inside functions.
+pub struct QueueFront {
     api: Arc<Api>,
-    credentials: HashMap<String, Credential>,
+    keys: Keychain,
     metrics: Metrics,
 }
 
 #[async_trait]
 impl Service for QueueFront {
     async fn call(&self, request: HttpRequest) -> HttpResponse {
+        self.answer(request, None).await
+    }
+}
+
+impl QueueFront {
+    /// Over these queues.
+    pub fn new(parts: &QueueParts, keys: Keychain, metrics: Metrics) -> Self {
+        Self { api: Arc::clone(&parts.api), keys, metrics }
+    }
+
+    /// Answers a request. `inside`: the instance whose own socket it came by.
+    pub async fn answer(&self, request: HttpRequest, inside: Option<&Arc<Caller>>) -> HttpResponse {
         let begun = Instant::now();
         if !matches!(request.uri.path(), "" | "/" | CMQ_PATH) {
             return HttpResponse::text(
@@ -145,10 +147,13 @@ impl Service for QueueFront {
                 header: &|name| request.headers.get(name).map(|v| v.as_bytes()),
                 body: &request.body,
             };
-            self.api.read(&view, &self.credentials, SystemClock.now_ms())
+            self.api.read(&view, &self.keys.at(inside), SystemClock.now_ms())
         };
         let reply = match read {
-            Ok(verified) => self.api.answer(verified).await,
+            Ok(request) => {
+                let lineage = self.keys.asker(request.secret_id(), inside).lineage;
+                self.api.answer(request, lineage).await
+            }
             Err(refusal) => refusal,
         };
         // The time that a long poll waits for a message is not the platform's.

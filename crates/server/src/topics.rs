@@ -47,6 +47,7 @@ impl Source for TopicSource {
         let item = |delivery: &mayfly_queues::Delivery| Item {
             position: delivery.id.to_string(),
             event: delivery.event(&self.owner, &trigger.config.name).to_string(),
+            lineage: delivery.lineage,
         };
         Ok(deliveries.iter().map(item).collect())
     }

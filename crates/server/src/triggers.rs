@@ -30,6 +30,7 @@ impl Door for ControlDoor {
             qualifier: event.qualifier,
             source: event.source.to_owned(),
             event: event.event,
+            lineage: event.lineage,
             maybe_again: event.maybe_again,
         };
         self.0.accept_event(event).await.map_err(|error| match is_final(&error) {

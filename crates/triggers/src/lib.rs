@@ -23,7 +23,7 @@ pub use source::{Item, Source};
 
 use async_trait::async_trait;
 use mayfly_base::{Backoff, Shutdown};
-use mayfly_model::{RequestId, TriggerConfig};
+use mayfly_model::{Lineage, RequestId, TriggerConfig};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +63,7 @@ impl Binding {
             qualifier: self.config.qualifier.clone(),
             source: self.config.kind().as_str(),
             event,
+            lineage: Lineage::default(),
             maybe_again,
         }
     }
@@ -83,6 +84,8 @@ pub struct Handed {
     pub source: &'static str,
     /// The event: JSON text.
     pub event: String,
+    /// What made it, when that was an invocation.
+    pub lineage: Lineage,
     /// True when a process that is no more may have handed it in already: it is then looked for.
     pub maybe_again: bool,
 }

@@ -3,6 +3,7 @@
 use crate::{Binding, Counts, Door, Lag, Trigger, TriggerError, hand_in};
 use async_trait::async_trait;
 use mayfly_base::Shutdown;
+use mayfly_model::Lineage;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -16,6 +17,8 @@ pub struct Item {
     pub position: String,
     /// The event in SCF's format: JSON text.
     pub event: String,
+    /// What made it happen, when that was an invocation: so loops by way of the source are noticed.
+    pub lineage: Lineage,
 }
 
 /// Keeps events for triggers, durably, each until it is acknowledged. Implemented by the server over the object store and the queues.
@@ -69,7 +72,8 @@ impl Trigger for FromSource {
             };
             let mut handing = JoinSet::new();
             for item in items {
-                let event = self.binding.handed(&item.position, item.event, maybe_again);
+                let mut event = self.binding.handed(&item.position, item.event, maybe_again);
+                event.lineage = item.lineage;
                 let (door, counts, stop) = (Arc::clone(&self.door), Arc::clone(&self.counts), stop.clone());
                 handing.spawn(async move { hand_in(&*door, &counts, event, &stop).await.then_some(item.position) });
             }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use mayfly_base::{Clock, Shutdown, TestClock};
-use mayfly_model::{CmqDesc, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind};
+use mayfly_model::{CmqDesc, Lineage, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind};
 use mayfly_store::MemoryMeta;
 use mayfly_triggers::contract::{FakeDoor, Mood, Rig};
 use mayfly_triggers::source::FromSource;
@@ -128,7 +128,11 @@ impl Rig for SourceRig {
 
     async fn happen(&mut self, events: usize) {
         for n in self.happened..self.happened + events {
-            self.source.items.lock().push(Item { position: n.to_string(), event: format!("{{\"n\":{n}}}") });
+            self.source.items.lock().push(Item {
+                position: n.to_string(),
+                event: format!("{{\"n\":{n}}}"),
+                lineage: Lineage::default(),
+            });
         }
         self.happened += events;
         self.source.news.notify_waiters();
@@ -266,7 +270,7 @@ async fn the_engine_follows_the_catalogue() {
     until("both run", || engine.lags().len() == 2).await;
     clock.set(BEGIN_MS + MINUTE_MS);
     until("the timer fires", || door.taken().len() == 1).await;
-    source.items.lock().push(Item { position: "1".into(), event: "{}".into() });
+    source.items.lock().push(Item { position: "1".into(), event: "{}".into(), lineage: Lineage::default() });
     source.news.notify_one();
     until("the topic's message comes", || door.taken().len() == 2).await;
     until("its cursor is there", || cursors.get("timer").is_some()).await;

@@ -80,6 +80,9 @@ pub struct DeployArgs {
     /// What the function is, or with --publish what is new
     #[arg(long)]
     pub description: Option<String>,
+    /// Role whose temporary keys the code has, for buckets, queues and other functions; '' for none
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
     /// Whether instances are forked from an initialised one
     #[arg(long, value_enum)]
     pub fork: Option<Fork>,
@@ -106,6 +109,7 @@ struct Wanted {
     layers: Option<Vec<LayerRef>>,
     dead_letter: Option<DeadLetter>,
     description: Option<String>,
+    role: Option<String>,
     public_net: Option<bool>,
     fork: Option<Fork>,
     install: Install,
@@ -159,6 +163,7 @@ impl Wanted {
             layers: layers.map(|l| l.iter().map(|l| manifest::layer(l)).collect::<Result<_, _>>()).transpose()?,
             dead_letter,
             description: args.description.clone().or(file.description),
+            role: args.role.clone().or(file.role),
             public_net: file.public_net,
             fork: args.fork.or(file.fork),
             install: args.install.or(file.install).unwrap_or_default(),
@@ -191,6 +196,7 @@ impl Wanted {
             handler: guess.handler.clone(),
             code: Code { zip_file },
             description: self.description.clone(),
+            role: self.role.clone(),
             memory_size: self.memory,
             timeout: self.timeout,
             init_timeout: self.init_timeout,
@@ -219,6 +225,7 @@ impl Wanted {
             namespace: self.namespace.clone(),
             // With --publish a description is about the version.
             description: differing(self.description.clone().filter(|_| !self.publish), &now.description),
+            role: differing(self.role.clone(), &now.role),
             memory_size: differing(self.memory, &now.memory_size),
             timeout: differing(self.timeout, &now.timeout),
             init_timeout: differing(self.init_timeout, &now.init_timeout),
@@ -235,6 +242,7 @@ impl Wanted {
             dead_letter_config: differing(self.dead_letter.clone(), &now.dead_letter_config),
         };
         named("Description", update.description.is_some());
+        named("Role", update.role.is_some());
         named("MemorySize", update.memory_size.is_some());
         named("Timeout", update.timeout.is_some());
         named("InitTimeout", update.init_timeout.is_some());
@@ -268,7 +276,7 @@ fn fork_of(function: &Function) -> &str {
 pub fn same_settings(a: &Function, b: &Function) -> bool {
     let numbers = |f: &Function| (f.memory_size, f.timeout, f.init_timeout);
     numbers(a) == numbers(b)
-        && (&a.handler, &a.runtime, &a.layers) == (&b.handler, &b.runtime, &b.layers)
+        && (&a.handler, &a.runtime, &a.layers, &a.role) == (&b.handler, &b.runtime, &b.layers, &b.role)
         && by_key(&a.environment.variables) == by_key(&b.environment.variables)
         && (is_public(a), fork_of(a)) == (is_public(b), fork_of(b))
         && a.instance_concurrency_config.max_concurrency == b.instance_concurrency_config.max_concurrency

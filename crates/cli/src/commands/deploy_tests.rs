@@ -56,9 +56,9 @@ fn only_differences_are_sent() {
     let (update, names) = wanted(same, "").unwrap().0.changes(&now);
     assert_eq!(names, Vec::<&str>::new());
     assert_eq!(serde_json::to_string(&update).unwrap(), r#"{"FunctionName":"my-function","Namespace":"default"}"#);
-    let other = "memory: 256\nenvironment: {A: 1}\npublicNet: false\nfork: off\ndescription: d\n";
+    let other = "memory: 256\nenvironment: {A: 1}\npublicNet: false\nfork: off\ndescription: d\nrole: r\n";
     let (update, names) = wanted(other, "").unwrap().0.changes(&now);
-    assert_eq!(names, ["Description", "MemorySize", "Environment", "PublicNetConfig", "ForkMode"]);
+    assert_eq!(names, ["Description", "Role", "MemorySize", "Environment", "PublicNetConfig", "ForkMode"]);
     assert_eq!(update.public_net_config.unwrap().public_net_status, "DISABLE");
     let (_, names) = wanted("description: d\npublish: true\n", "").unwrap().0.changes(&now);
     assert_eq!(names, Vec::<&str>::new());

@@ -104,6 +104,9 @@ pub struct UpArgs {
     /// Largest asynchronous event, in bytes [default: 131072]
     #[arg(long, value_name = "BYTES")]
     pub event_bytes_max: Option<usize>,
+    /// Invocations that may call each other in a row; the next is not run; 0: any number [default: 16]
+    #[arg(long, value_name = "COUNT")]
+    pub call_depth_max: Option<u32>,
     /// What kept failures may take, in MB; beyond it the oldest go [default: 1024]
     #[arg(long, value_name = "MB")]
     pub failure_disk_mb: Option<u64>,
@@ -184,6 +187,7 @@ impl UpArgs {
             events_max: self.events_max,
             events_mb: self.events_mb,
             event_bytes_max: self.event_bytes_max,
+            call_depth_max: self.call_depth_max,
             failure_disk_mb: self.failure_disk_mb,
             waiting_room: self.waiting_room,
             waiting_s: self.waiting_s,

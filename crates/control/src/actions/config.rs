@@ -13,6 +13,8 @@ const RESERVED_PREFIXES: [&str; 3] = ["SCF_", "QCLOUD_", "TENCENTCLOUD_"];
 const HANDLER_CHARS_MAX: usize = 240;
 /// Most tags of a resource.
 const TAGS_MAX: usize = 50;
+/// Longest `Role`. Source: CAM, names of roles.
+const ROLE_CHARS_MAX: usize = 128;
 
 /// `MemorySize`. Errors: `LimitExceeded.Memory`, `InvalidParameterValue.MemorySize`.
 pub fn memory_mb(mb: i64) -> Result<u32, ApiError> {
@@ -259,6 +261,20 @@ pub fn matters_to_instances(a: &VersionConfig, b: &VersionConfig) -> bool {
         || a.environment != b.environment
         || a.layers != b.layers
         || a.service != b.service
+        || a.role() != b.role()
+}
+
+/// `Role`. Errors: `InvalidParameterValue`.
+pub fn role(text: String) -> Result<String, ApiError> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
+    if text.len() > ROLE_CHARS_MAX || !text.bytes().all(good) {
+        let message = format!(
+            "`Role` is `{}`; it is the name of a role: at most {ROLE_CHARS_MAX} letters, digits and `+=,.@_-`.",
+            clip(&text)
+        );
+        return Err(ApiError::invalid(message));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

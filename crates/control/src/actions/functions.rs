@@ -145,6 +145,7 @@ impl Run for CreateFunction {
         let public_net = config::public_net(self.public_net_config.unwrap_or_default())?;
         let fork = config::fork_mode(filled(&self.fork_mode).unwrap_or_default())?;
         let tags = config::tags(self.tags)?;
+        let role = self.role.map(config::role).transpose()?;
         let layers = config::layers(catalogue, self.layers.unwrap_or_default())?;
         let zip = packages::zip_of(self.code)?;
         let install = switch(&self.install_dependency, "InstallDependency")?;
@@ -175,6 +176,9 @@ impl Run for CreateFunction {
         latest.service = service;
         latest.async_run = async_run;
         latest.shown_only = cx.shown.clone();
+        if let Some(role) = role {
+            latest.set_role(role);
+        }
         set_install(&mut latest, self.install_dependency.as_ref().map(|_| install));
         let mut state =
             new_function(catalogue.new_function_id(), namespace.clone(), name.clone(), latest, tags, cx.now_ms);
@@ -270,6 +274,7 @@ impl Run for UpdateFunctionConfiguration {
         let environment = self.environment.map(config::environment).transpose()?;
         let public_net = self.public_net_config.map(config::public_net).transpose()?;
         let fork = filled(&self.fork_mode).map(config::fork_mode).transpose()?;
+        let role = self.role.map(config::role).transpose()?;
         let service = ServiceRequest::read(self.instance_concurrency_config, &None, self.protocol_params)?;
         let entry = existing(catalogue, &namespace, &name)?;
         let async_run = entry.state.record.latest.async_run;
@@ -313,6 +318,9 @@ impl Run for UpdateFunctionConfiguration {
             set(&mut latest.fork, fork);
             set(&mut latest.layers, layers);
             latest.service = service.update(latest.service)?;
+            if let Some(role) = role {
+                latest.set_role(role);
+            }
             Ok(())
         })
         .await

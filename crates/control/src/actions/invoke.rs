@@ -242,6 +242,7 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         return Err(not_invocable(cx.host, &input));
     }
     let request_id = cx.request_id;
+    let lineage = cx.caller.lineage;
     if input.asynchronous || target.spec.config.async_run {
         // Only now is it known that a call that asked for its result gets none.
         if input.event.len() > event_bytes_max {
@@ -254,11 +255,13 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
             routing_key: input.routing_key,
             event: input.event,
             accepted_ms: cx.control.clock.now_ms(),
-            cause: Cause::default(),
+            // One in too long a chain is accepted too: its end as a failure can be looked at, and run again.
+            cause: Cause::of("", lineage),
         };
         cx.control.events.accept(request_id, event).await?;
         return Ok(answer(&Shown { request_id, log: "", ret: "", error: "", memory: 0, duration_us: 0, code: 0 }));
     }
+    cx.control.chains.check(&lineage, request_id)?;
     let request = InvokeRequest {
         request_id,
         event: Bytes::from(input.event),
@@ -269,6 +272,7 @@ pub async fn invoke(cx: CallCx<'_>, kind: Kind, params: Params) -> Result<ApiRes
         abort: None,
         origin: None,
         qualifier: input.qualifier.into_owned(),
+        lineage,
     };
     let outcome = cx.control.endings.invoke(&*cx.control.invoker, &target, request, "invoke").await;
     Ok(finished(&outcome))

@@ -28,6 +28,7 @@ pub(crate) mod versions;
 
 use crate::api::requests::{self, ActionSpec};
 use crate::api::schema::{self, Source, Wire, fields_of};
+use crate::callers::Caller;
 use crate::control::Inner;
 use async_trait::async_trait;
 use mayfly_model::{ApiError, RequestId};
@@ -68,6 +69,7 @@ pub(crate) struct CallCx<'a> {
     pub request_id: RequestId,
     pub region: &'a str,
     pub host: &'a str,
+    pub caller: &'a Caller,
 }
 
 /// Reads parameters by the action's declaration. Returns the request and the fields that are only shown.

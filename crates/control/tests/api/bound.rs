@@ -176,6 +176,7 @@ async fn an_event_is_taken_in_once() {
     let p = Platform::new().await;
     p.create("hello").await;
     let event = |maybe_again| TriggeredEvent {
+        lineage: mayfly_model::Lineage::default(),
         id: RequestId(7),
         namespace: "default".into(),
         function: "hello".into(),

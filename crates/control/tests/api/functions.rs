@@ -227,8 +227,13 @@ async fn settings_change_one_by_one() {
     let p = Platform::new().await;
     p.ok("CreateFunction", with(create("hello"), json!({"Role": "r1", "ClsTopicId": "t", "Description": "old"}))).await;
     let retired = p.retired().len();
-    p.ok("UpdateFunctionConfiguration", json!({"FunctionName": "hello", "Description": "new", "Role": "r2"})).await;
+    p.ok("UpdateFunctionConfiguration", json!({"FunctionName": "hello", "Description": "new", "Role": "r1"})).await;
     assert_eq!(p.retired().len(), retired, "a new description costs no instance");
+    p.ok("UpdateFunctionConfiguration", json!({"FunctionName": "hello", "Role": "r2"})).await;
+    assert_eq!(p.retired().len(), retired + 1, "the keys of the old role end with their instances");
+    let refused = p.code("UpdateFunctionConfiguration", json!({"FunctionName": "hello", "Role": "a role"})).await;
+    assert_eq!(refused, "InvalidParameterValue");
+    let retired = p.retired().len();
     p.ok("UpdateFunctionConfiguration", json!({"FunctionName": "hello", "MemorySize": 512, "Runtime": "PYTHON3.10"}))
         .await;
     assert_eq!(p.retired().len(), retired + 1);

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use mayfly_base::Clock;
 use mayfly_control::{
-    Call, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, KafkaTopics,
-    LineSink, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange, RouteTarget,
-    SendError, TopicFound, ids,
+    Call, Caller, Control, Destinations, InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker,
+    KafkaTopics, LineSink, LogError, LogFilter, LogOrder, Logs, Options, Ports, ProvisionedState, RouteChange,
+    RouteTarget, SendError, TopicFound, ids,
 };
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, RuntimeId, Status, Target};
 use mayfly_sign::{Params, Style, Verified};
@@ -193,6 +193,7 @@ impl Invoker for FakeInvoker {
             retry: request.retry,
             event: request.event_mark.clone(),
             origin: request.origin,
+            lineage: request.lineage,
             output: "printed\n".into(),
             output_cut_bytes: 0,
         };
@@ -257,6 +258,8 @@ pub struct Platform {
     pub logs: Arc<FakeLogs>,
     pub clock: Arc<TestClock>,
     pub options: Options,
+    /// Who asks.
+    pub caller: Mutex<Caller>,
 }
 
 impl Platform {
@@ -308,7 +311,19 @@ impl Platform {
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();
-        Self { control, meta, blobs, event_log, failures, queues, invoker, logs, clock, options }
+        Self {
+            control,
+            meta,
+            blobs,
+            event_log,
+            failures,
+            queues,
+            invoker,
+            logs,
+            clock,
+            options,
+            caller: Mutex::default(),
+        }
     }
 
     /// Starts anew over the same stores, as after a crash.
@@ -329,7 +344,8 @@ impl Platform {
             style: Style::Tc3,
         };
         let request_id = ids::request_id();
-        let call = Call { verified, host: "127.0.0.1:8700".into(), request_id };
+        let caller = self.caller.lock().clone();
+        let call = Call { verified, host: "127.0.0.1:8700".into(), request_id, caller };
         let response = self.control.handle(call).await;
         assert_eq!(response.request_id, request_id);
         let body: Value = serde_json::from_slice(&response.body).unwrap();

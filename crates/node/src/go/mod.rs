@@ -69,7 +69,7 @@ pub(crate) async fn launch(
         return Err(Refusal::new(Status::HANDLER_NOT_FOUND, "The handler is no file of the package"));
     }
     let program = find_program(name, trees)?;
-    let environment = environment::build(&pool.spec, &inner.options);
+    let environment = environment::build(&pool.spec, &inner.options, process.inside.as_ref());
     let facts = Facts::new(&pool.spec, inner, &environment);
     let environment = environment.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
     process.instance.launch(vec![program], environment).await.map_err(|e| Refusal::internal(&e))?;

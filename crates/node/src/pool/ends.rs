@@ -50,6 +50,34 @@ impl Pool {
         }
     }
 
+    /// Ends instances whose keys are old: idle ones now, those at work after it.
+    pub(crate) fn end_old(&self) {
+        if self.spec.config.role().is_none() {
+            return;
+        }
+        let limit = self.inner.upgrade().map_or(Duration::ZERO, |inner| inner.options.streams_after_update);
+        let (workers, residents) = {
+            let mut state = self.state.lock();
+            let workers: Vec<Worker> = state.idle.extract_if(.., |worker| worker.process.is_old()).collect();
+            let old: Vec<Arc<Resident>> =
+                state.residents.iter().filter(|r| r.is_old() && !r.is_gone()).cloned().collect();
+            for resident in &old {
+                resident.end(ColdStartReason::Expired);
+                if resident.load() == 0 {
+                    take_out(&mut state.residents, resident);
+                } else {
+                    end_later(resident, limit);
+                }
+            }
+            (workers, old)
+        };
+        // Not under the lock: leases take it.
+        drop(residents);
+        for mut worker in workers {
+            worker.lease.ends(ColdStartReason::Expired);
+        }
+    }
+
     /// Memory of idle instances that may be taken back for others, in MB. 0 while the pool is locked: it is in use then.
     pub(crate) fn evictable_mb(&self) -> u64 {
         if self.quota.reserved_mb().is_some() {

@@ -19,7 +19,7 @@ use crate::worker::Worker;
 use crate::{Inner, NodeStats};
 use http::{HeaderName, HeaderValue};
 use mayfly_base::loops::here;
-use mayfly_model::{ColdStartReason, InvocationRecord, RequestId, Status, VersionSpec};
+use mayfly_model::{ColdStartReason, InvocationRecord, Lineage, RequestId, Status, VersionSpec};
 use mayfly_plan::pool::place;
 use mayfly_plan::scale::Autoscaler;
 use mayfly_sandbox::Instance;
@@ -49,6 +49,8 @@ pub struct Pool {
     owed: AtomicUsize,
     /// Use tick of the last call's end, or of its initialisation ahead.
     called: AtomicU64,
+    /// What the request that waited for a start last calls: until its first invocation, an instance's calls come of that.
+    starting_for: Mutex<Lineage>,
     /// Its template stays although nobody calls.
     parked: AtomicBool,
     /// What every request for a service tells its server; filled on the first.
@@ -128,11 +130,21 @@ impl Pool {
             held: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
             called: AtomicU64::new(0),
+            starting_for: Mutex::default(),
             parked: AtomicBool::new(false),
             headers: OnceLock::new(),
             state: Mutex::new(State { scaler, ..State::default() }),
             template: tokio::sync::Mutex::new(Template::Untried),
         })
+    }
+
+    /// Says that a request waits for an instance. `calls`: the lineage of what it calls.
+    pub(crate) fn starts_for(&self, calls: Lineage) {
+        *self.starting_for.lock() = calls;
+    }
+
+    pub(crate) fn starting_for(&self) -> Lineage {
+        *self.starting_for.lock()
     }
 
     pub(crate) fn memory_mb(&self) -> u64 {
@@ -241,6 +253,7 @@ impl Pool {
             retry: 0,
             event: None,
             origin: None,
+            lineage: Lineage::default(),
             output,
             output_cut_bytes,
         });
@@ -253,6 +266,11 @@ impl Pool {
 
     /// Passes a free worker to who has waited longest, or keeps it idle.
     pub(crate) fn give(&self, mut worker: Worker) {
+        if worker.process.is_old() {
+            worker.lease.ends(ColdStartReason::Expired);
+            drop(worker);
+            return;
+        }
         if self.pays() {
             worker.lease.ends(ColdStartReason::Evicted);
             drop(worker);

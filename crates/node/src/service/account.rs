@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
-use mayfly_model::{ColdStart, InvocationRecord, RequestId, Status};
+use mayfly_model::{ColdStart, InvocationRecord, Lineage, RequestId, Status};
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(super) struct Account {
     inner: Arc<Inner>,
     pool: Arc<Pool>,
     request_id: RequestId,
+    lineage: Lineage,
     qualifier: String,
     arrived: Begun,
     /// When an instance had the request.
@@ -43,7 +44,7 @@ impl Account {
     pub(super) fn open(
         inner: &Arc<Inner>,
         pool: &Arc<Pool>,
-        request_id: RequestId,
+        (request_id, lineage): (RequestId, Lineage),
         qualifier: String,
         keep: Box<dyn Any + Send>,
     ) -> Self {
@@ -51,6 +52,7 @@ impl Account {
             inner: Arc::clone(inner),
             pool: Arc::clone(pool),
             request_id,
+            lineage,
             qualifier,
             arrived: Begun::now(),
             begun: None,
@@ -76,10 +78,18 @@ impl Account {
         self.request_id
     }
 
+    /// The lineage of what the request calls.
+    pub(super) fn calls(&self) -> Lineage {
+        self.lineage.child(self.request_id)
+    }
+
     /// The request has a slot, and keeps it to its end or to the next attempt.
     pub(super) fn board(&mut self, slot: Slot) -> Arc<Resident> {
         self.begun = Some(Instant::now());
         let resident = Arc::clone(slot.resident());
+        if let Some(caller) = resident.caller() {
+            caller.begin(self.request_id, self.lineage);
+        }
         self.cold_start = self.cold_start.or_else(|| resident.take_cold_start());
         self.slot = Some(slot);
         resident
@@ -87,9 +97,17 @@ impl Account {
 
     /// Gives the slot up. The attempt failed for this reason.
     pub(super) fn leave(&mut self, why: &str) -> Refusal {
+        self.no_more_calls();
         match self.slot.take() {
             Some(slot) => slot.explain(why),
             None => Refusal::internal(&"a request that has no slot was sent"),
+        }
+    }
+
+    /// The instance no longer works for this request.
+    fn no_more_calls(&self) {
+        if let Some(caller) = self.slot.as_ref().and_then(|slot| slot.resident().caller()) {
+            caller.end(self.request_id);
         }
     }
 
@@ -134,6 +152,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        self.no_more_calls();
         let spec = &self.pool.spec;
         let now = Instant::now();
         let begun = self.begun.unwrap_or(now);
@@ -164,6 +183,7 @@ impl Drop for Account {
             retry: event.as_ref().map_or(0, |event| event.retry),
             origin: event.as_ref().and_then(|event| event.origin),
             event: event.map(|event| event.mark),
+            lineage: self.lineage,
             output,
             output_cut_bytes: output_cut,
         };

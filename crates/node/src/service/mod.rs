@@ -25,7 +25,7 @@ use http1::{Asked, Failure, Reading};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use mayfly_base::loops::within;
-use mayfly_model::{EventMark, InvocationRecord, RequestId, Status};
+use mayfly_model::{EventMark, InvocationRecord, Lineage, RequestId, Status};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,8 @@ pub struct ServiceCall {
     pub qualifier: String,
     /// Whatever should live as long as the request.
     pub keep: Box<dyn Any + Send>,
+    /// What called it, when that was an invocation.
+    pub lineage: Lineage,
     /// The asynchronous event that it runs: a replay of a request that failed.
     pub event: Option<AsEvent>,
     /// Hears how it ended. Must not block.
@@ -78,8 +80,8 @@ pub struct AsEvent {
 
 /// Runs one request. The answer is always a response: the service's own, or one that says what went wrong.
 pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall) -> Response<StreamBody> {
-    let ServiceCall { request_id, request, upgrade, qualifier, keep, event, ended } = call;
-    let mut account = Account::open(inner, pool, request_id, qualifier, keep).told(event, ended);
+    let ServiceCall { request_id, request, upgrade, qualifier, keep, lineage, event, ended } = call;
+    let mut account = Account::open(inner, pool, (request_id, lineage), qualifier, keep).told(event, ended);
     let result = match upgrade {
         Some(upgrade) => tunnel::open(inner, pool, request, upgrade, &mut account).await,
         None => exchange(inner, pool, request, &mut account).await,
@@ -100,8 +102,8 @@ pub(crate) async fn serve(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCal
 
 /// Writes down a request that is not made.
 pub(crate) fn refuse(inner: &Arc<Inner>, pool: &Arc<Pool>, call: ServiceCall, refusal: &Refusal) {
-    let ServiceCall { request_id, qualifier, keep, event, ended, .. } = call;
-    Account::open(inner, pool, request_id, qualifier, keep).told(event, ended).refuse(refusal);
+    let ServiceCall { request_id, qualifier, keep, lineage, event, ended, .. } = call;
+    Account::open(inner, pool, (request_id, lineage), qualifier, keep).told(event, ended).refuse(refusal);
 }
 
 /// What an instance answered.
@@ -113,10 +115,13 @@ enum Reply {
 }
 
 /// Gets a slot: at once, or when one comes free or an instance has started.
-async fn slot(inner: &Arc<Inner>, pool: &Arc<Pool>) -> Result<Slot, Refusal> {
+///
+/// `lineage`: of what the request calls.
+async fn slot(inner: &Arc<Inner>, pool: &Arc<Pool>, lineage: Lineage) -> Result<Slot, Refusal> {
     if let Some(slot) = pool.slot() {
         return Ok(slot);
     }
+    pool.starts_for(lineage);
     match pool.wait(inner).await? {
         Place::Shared(slot) => Ok(slot),
         Place::Alone(_) => Err(Refusal::internal(&"a service has got an event function's instance")),
@@ -145,7 +150,7 @@ async fn exchange(
         None => body,
     });
     for last_try in [false, true] {
-        let resident = account.board(slot(inner, pool).await?);
+        let resident = account.board(slot(inner, pool, account.calls()).await?);
         let body_now = body.take().unwrap_or_else(nothing);
         let sending = async {
             if http2 {
@@ -274,6 +279,7 @@ pub fn http_status(status: Status) -> StatusCode {
         Status::TIME_LIMIT | Status::INIT_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
         Status::INSUFFICIENT_RESOURCES | Status::FUNCTION_STATUS => StatusCode::SERVICE_UNAVAILABLE,
         Status::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+        Status::CALL_DEPTH => StatusCode::LOOP_DETECTED,
         _ => StatusCode::BAD_GATEWAY,
     }
 }

@@ -4,6 +4,7 @@ use super::http1::{Answered, Asked, Connection, Failure, Reading};
 use super::{SERVICE_PROGRAM, StreamBody, connection};
 use crate::Inner;
 use crate::error::Refusal;
+use crate::inside::{Caller, Inside};
 use crate::output::{Output, Printed, Watcher};
 use crate::pool::{Lease, Pool};
 use crate::start::{Clock, append_output, find_program};
@@ -56,6 +57,7 @@ pub(super) type Line = Connection<Roaming<TcpStream>>;
 /// A running server.
 pub(crate) struct Resident {
     instance: Arc<dyn Instance>,
+    inside: Option<Inside>,
     /// Requests it has. Changed under the pool's lock.
     load: AtomicUsize,
     /// Of them, those whose response is on its way: streams and WebSockets among them.
@@ -87,13 +89,14 @@ impl Resident {
     /// Makes a started worker resident. `pool` is told when its server ends.
     pub(crate) fn new(pool: &Arc<Pool>, worker: Worker) -> Arc<Self> {
         let Worker { process, printed, cold_start, lease, trees, .. } = worker;
-        let Waiting { instance, output, .. } = process;
+        let Waiting { instance, output, inside, .. } = process;
         let watcher = output.watcher();
         let printed = Arc::new(Mutex::new(Paper { output, printed }));
         Arc::new_cyclic(|me: &std::sync::Weak<Self>| {
             let watch = tokio::spawn(watch(Arc::downgrade(pool), me.clone(), watcher, Arc::clone(&printed)));
             Self {
                 instance,
+                inside,
                 load: AtomicUsize::new(0),
                 streams: AtomicUsize::new(0),
                 gone: AtomicBool::new(false),
@@ -128,6 +131,16 @@ impl Resident {
     /// Counts a request out; the number left. Under the pool's lock.
     pub(crate) fn leave(&self) -> usize {
         self.load.fetch_sub(1, Ordering::AcqRel) - 1
+    }
+
+    /// Who asks from inside it; `None`: nobody can.
+    pub(super) fn caller(&self) -> Option<&Arc<Caller>> {
+        self.inside.as_ref().map(Inside::caller)
+    }
+
+    /// True when it should take no further requests, because its keys are old.
+    pub(crate) fn is_old(&self) -> bool {
+        self.inside.as_ref().is_some_and(Inside::is_old)
     }
 
     /// True when it takes no further requests.
@@ -389,7 +402,7 @@ pub(crate) async fn start(
     let (trees, mounts) = clock.pull(inner, pool).await?;
     let mut process = crate::start::bound(inner, pool, RuntimeId::Custom, mounts, &mut clock).await?;
     let program = find_program(SERVICE_PROGRAM, &trees)?;
-    let mut environment = crate::environment::build(&pool.spec, &inner.options);
+    let mut environment = crate::environment::build(&pool.spec, &inner.options, process.inside.as_ref());
     environment.entry("PORT".into()).or_insert_with(|| super::SERVICE_PORT.to_string());
     let environment = environment.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
     process.instance.launch(vec![program], environment).await.map_err(|e| Refusal::internal(&e))?;

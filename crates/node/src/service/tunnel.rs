@@ -42,14 +42,14 @@ pub(super) async fn open(
 ) -> Result<Reply, Refusal> {
     let (parts, body) = request.into_parts();
     let limit = Duration::from_secs(u64::from(pool.spec.config.timeout_s));
-    let mut resident = account.board(slot(inner, pool).await?);
+    let mut resident = account.board(slot(inner, pool, account.calls()).await?);
     let stream = match resident.connect().await {
         Ok(stream) => stream,
         Err(e) => {
             // Nothing was sent yet: another instance may do.
             pool.bury(&resident);
             account.leave(&e.to_string());
-            resident = account.board(slot(inner, pool).await?);
+            resident = account.board(slot(inner, pool, account.calls()).await?);
             match resident.connect().await {
                 Ok(stream) => stream,
                 Err(e) => return Err(account.leave(&e.to_string())),

@@ -96,7 +96,8 @@ impl Scene {
     pub async fn open(root: &Path, limits: Limits) -> Self {
         let store = Store::open(root, limits).await.unwrap();
         let keys = HashMap::from([("AKIDtest".to_owned(), Credential::permanent("secret"))]);
-        let settings = Settings { region: "ap-x".into(), app_id: "1250000000".into(), domain: "fn.localhost".into() };
+        let settings =
+            Settings { region: "ap-x".into(), app_id: "1250000000".into(), domains: vec!["fn.localhost".into()] };
         Self { objects: Arc::new(Objects::new(store, Arc::new(keys), settings)) }
     }
 

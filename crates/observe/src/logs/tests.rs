@@ -120,6 +120,7 @@ fn record(i: u64) -> InvocationRecord {
         event: None,
         retry: 0,
         origin: None,
+        lineage: mayfly_model::Lineage::default(),
         output: format!("line of {i}\n"),
         output_cut_bytes: 0,
     }

@@ -7,7 +7,7 @@ mod tdmq;
 use crate::error::{ErrorKind, QueueError};
 use crate::service::{Queues, random};
 use bytes::Bytes;
-use mayfly_model::{ApiError, RequestId};
+use mayfly_model::{ApiError, Lineage, RequestId};
 use mayfly_sign::{CredentialSource, Params, RequestView, SignError, Verified, Verifier};
 use serde_json::{Map, Value, json};
 
@@ -38,6 +38,13 @@ pub struct Api {
 pub struct Request {
     cmq: bool,
     verified: Verified,
+}
+
+impl Request {
+    /// Whose keys signed it.
+    pub fn secret_id(&self) -> &str {
+        &self.verified.secret_id
+    }
 }
 
 /// An answer: HTTP status 200, `application/json`.
@@ -87,24 +94,24 @@ impl Api {
         }
     }
 
-    /// Answers.
-    pub async fn answer(&self, request: Request) -> Reply {
+    /// Answers. `lineage`: what the request comes of, when that is an invocation of a function.
+    pub async fn answer(&self, request: Request, lineage: Lineage) -> Reply {
         if !request.cmq {
-            return self.tdmq(request.verified).await;
+            return self.tdmq(request.verified, lineage).await;
         }
         let action = request.verified.action;
         let params = match request.verified.params {
             Params::Tree(Value::Object(map)) => map,
             _ => Map::new(),
         };
-        match cmq::handle(&self.queues, &self.account, &action, &params).await {
+        match cmq::handle(&self.queues.calling(lineage), &self.account, &action, &params).await {
             Ok(outcome) => cmq_answer(action, outcome),
             Err(error) => cmq_refusal(action, &error),
         }
     }
 
     /// Answers a request for TDMQ's API that somebody else has verified.
-    pub async fn tdmq(&self, verified: Verified) -> Reply {
+    pub async fn tdmq(&self, verified: Verified, lineage: Lineage) -> Reply {
         let Verified { action, version, params, .. } = verified;
         if version != TDMQ_VERSION {
             let message = format!("The version of the queues' API is {TDMQ_VERSION}.");
@@ -122,7 +129,7 @@ impl Api {
             },
             Params::Tree(_) => Map::new(),
         };
-        let answer = tdmq::handle(&self.queues, &self.account, &action, &params).await;
+        let answer = tdmq::handle(&self.queues.calling(lineage), &self.account, &action, &params).await;
         envelope(action, answer.map_err(ApiError::from))
     }
 }

@@ -6,6 +6,8 @@ use crate::catalogue::{Queue, Topic};
 use crate::error::ErrorKind;
 use crate::filter;
 use crate::spec::{FilterType, Target};
+use mayfly_model::Lineage;
+use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct Delivery {
     pub routing_key: String,
     /// Its text.
     pub body: String,
+    /// What published it, when that was an invocation of a function.
+    pub lineage: Lineage,
 }
 
 /// All bodies of one page of deliveries, in bytes; at least one is given.
@@ -39,7 +43,7 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT d.id, d.attempt, p.id, p.topic_name, p.sent_ms, p.expires_ms, p.tags, p.routing_key, p.body ",
+            "SELECT d.id, d.attempt, p.id, p.topic_name, p.sent_ms, p.expires_ms, p.tags, p.routing_key, p.body, p.lineage ",
             "FROM deliveries d JOIN published p ON p.id = d.publication ",
             $rest
         )
@@ -58,6 +62,8 @@ fn delivery(row: &SqliteRow) -> Result<Delivery, sqlx::Error> {
         tags: serde_json::from_str(&tags).map_err(|e| sqlx::Error::Decode(Box::new(e)))?,
         routing_key: row.try_get(7)?,
         body: row.try_get(8)?,
+        // Empty: nobody's.
+        lineage: serde_json::from_str(row.try_get(9)?).unwrap_or_default(),
     })
 }
 
@@ -123,8 +129,8 @@ impl Work {
         tally: &mut Tally,
         name: &str,
         bodies: &[String],
-        tags: &[String],
-        routing_key: &str,
+        (tags, routing_key): (&[String], &str),
+        lineage: &Lineage,
     ) -> Result<Vec<u64>, Stop> {
         let topic = self.shared.topic(name)?;
         let bytes: u64 = bodies.iter().map(|b| b.len() as u64).sum();
@@ -136,7 +142,8 @@ impl Work {
         for body in bodies {
             let id = self.next_id();
             if !receivers.outlets.is_empty() {
-                self.put_out(conn, tally, &topic, id, body, (tags, routing_key), &receivers.outlets, now).await?;
+                self.put_out(conn, tally, &topic, id, body, (tags, routing_key, lineage), &receivers.outlets, now)
+                    .await?;
             }
             for queue in &receivers.queues {
                 let id = self.next_id();
@@ -199,13 +206,13 @@ impl Work {
         topic: &Topic,
         id: u64,
         body: &str,
-        (tags, routing_key): (&[String], &str),
+        (tags, routing_key, lineage): (&[String], &str, &Lineage),
         outlets: &[String],
         now: u64,
     ) -> Result<(), Stop> {
         sqlx::query(
-            "INSERT INTO published (id, topic, topic_name, sent_ms, expires_ms, tags, routing_key, refs, bytes, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO published (id, topic, topic_name, sent_ms, expires_ms, tags, routing_key, refs, bytes, body, lineage) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
         .bind(int(id))
         .bind(topic.row)
@@ -217,6 +224,7 @@ impl Work {
         .bind(int(outlets.len() as u64))
         .bind(int(body.len() as u64))
         .bind(body)
+        .bind(if lineage.is_root() { String::new() } else { json!(lineage).to_string() })
         .execute(&mut *conn)
         .await?;
         tally.bytes += int(body.len() as u64);

@@ -5,7 +5,15 @@ use mayfly_store::sqlite::Migration;
 /// `visible_ms` of a message that was deleted and can be brought back.
 pub(crate) const NEVER: i64 = i64::MAX;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, LINEAGE];
+
+/// Which invocation published a message: JSON, empty when none did.
+const LINEAGE: Migration = Migration {
+    name: "what published a message",
+    statements: &["ALTER TABLE published ADD COLUMN lineage TEXT NOT NULL DEFAULT ''"],
+};
+
+const FIRST: Migration = Migration {
     name: "queues, topics and their messages",
     statements: &[
         // Numbers of rows are never used twice (AUTOINCREMENT): clients and other tables hold them.
@@ -36,4 +44,4 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
         "CREATE INDEX deliveries_by_id ON deliveries (outlet, id)",
         "CREATE INDEX deliveries_by_publication ON deliveries (publication)",
     ],
-}];
+};

@@ -10,6 +10,7 @@ use crate::service::QueueLimits;
 use crate::spec::{QueueChange, QueueSpec, Strategy, SubscriptionSpec, TopicChange, TopicSpec};
 use async_trait::async_trait;
 use mayfly_base::Clock;
+use mayfly_model::Lineage;
 use mayfly_store::StoreError;
 use mayfly_store::writer::{self, Done};
 use sqlx::{Connection, SqliteConnection};
@@ -50,6 +51,7 @@ pub(crate) enum Op {
         bodies: Vec<String>,
         tags: Vec<String>,
         routing_key: String,
+        lineage: Lineage,
     },
     /// Deliveries that arrived, or are given up.
     Finish {
@@ -390,8 +392,8 @@ impl Work {
                 self.rewind(conn, tally, queue, *from_ms).await?;
                 Told::Done
             }
-            Op::Publish { topic, bodies, tags, routing_key } => {
-                Told::Ids(self.publish(conn, tally, topic, bodies, tags, routing_key).await?)
+            Op::Publish { topic, bodies, tags, routing_key, lineage } => {
+                Told::Ids(self.publish(conn, tally, topic, bodies, (tags, routing_key), lineage).await?)
             }
             Op::Finish { outlet, ids } => {
                 self.finish(conn, tally, outlet, ids).await?;

@@ -235,6 +235,7 @@ impl Spawner {
                 shell.bind(&binding)?;
                 match workspace {
                     Some(workspace) => shell.become_workspace(&binding, workspace, self.network.as_mut()).map(Some),
+                    None if binding.inside => Ok(Some(vec![shell.door()?])),
                     None => Ok(Some(Named::new())),
                 }
             }
@@ -269,7 +270,7 @@ impl Spawner {
             self.kill(shell);
             return Err(e);
         }
-        let named = shell.hand_over();
+        let named = shell.hand_over(false);
         if named.is_ok() {
             if runtime.start == Start::Fork {
                 self.want_spare.push_back(number);
@@ -325,8 +326,9 @@ impl Spawner {
             return Err(unknown());
         };
         parent.live_forks += 1;
+        let inside = parent.wants_services();
         let named =
-            parent.limit_by_forks().and_then(|()| parent.fork_into(&mut shell)).and_then(|()| shell.hand_over());
+            parent.limit_by_forks().and_then(|()| parent.fork_into(&mut shell)).and_then(|()| shell.hand_over(inside));
         if named.is_err() {
             parent.live_forks -= 1;
             self.dying.extend(shell.doomed());

@@ -1,6 +1,6 @@
 //! The root that every sandbox sees: the host's `/usr`, read-only, and the least of everything else.
 
-use crate::wire::SpawnerConfig;
+use crate::wire::{SERVICES, SERVICES_ADDRESS, SERVICES_DOMAIN, SpawnerConfig};
 use crate::{net, sys};
 use std::fs::{self, Permissions};
 use std::io;
@@ -151,14 +151,21 @@ fn etc(root: &Path) -> io::Result<()> {
             read_only(&host, &etc.join(&dir))?;
         }
     }
-    let resolvers: String = net::resolvers().iter().map(|r| format!("nameserver {r}\n")).collect();
+    // The platform's own names come first: where nobody answers for them the refusal is immediate, and the next is asked. Programs look at
+    // three at most.
+    let resolvers = std::iter::once(SERVICES_ADDRESS).chain(net::resolvers().into_iter().take(2));
+    let resolvers: String = resolvers.map(|r| format!("nameserver {r}\n")).collect();
+    let services: String = SERVICES.iter().map(|s| format!(" {s}.{SERVICES_DOMAIN}")).collect();
+    let hosts = format!(
+        "127.0.0.1 localhost sandbox.localdomain sandbox\n::1 localhost ip6-localhost\n{SERVICES_ADDRESS}{services}\n"
+    );
     for (file, text) in [
         (
             "passwd",
             "root:x:0:0:root:/root:/usr/sbin/nologin\nqcloud:x:1000:1000:qcloud:/home/qcloud:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
         ),
         ("group", "root:x:0:\nqcloud:x:1000:\nnogroup:x:65534:\n"),
-        ("hosts", "127.0.0.1 localhost sandbox.localdomain sandbox\n::1 localhost ip6-localhost\n"),
+        ("hosts", hosts.as_str()),
         (
             "nsswitch.conf",
             "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",

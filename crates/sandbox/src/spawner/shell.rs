@@ -469,18 +469,35 @@ impl Shell {
         Some(attempt().map_err(|e| (e, None)))
     }
 
-    /// The descriptors that the node works with. Once.
-    pub fn hand_over(&mut self) -> io::Result<Named> {
+    fn network(&self) -> io::Result<OwnedFd> {
+        let at = NAMESPACES.iter().position(|n| *n == "net");
+        let net = at.and_then(|at| self.namespaces.get(at));
+        net.ok_or_else(|| io::Error::other("the sandbox has no network of its own"))?.try_clone()
+    }
+
+    /// The way to make the platform's services listen in here.
+    pub fn door(&self) -> io::Result<(&'static str, OwnedFd)> {
+        Ok(("door", self.network()?))
+    }
+
+    /// True when the platform's services are to listen in this sandbox, and in those of its forks.
+    pub fn wants_services(&self) -> bool {
+        self.binding.as_ref().is_some_and(|binding| binding.inside)
+    }
+
+    /// The descriptors that the node works with; with `inside`, [`Self::door`] too. Once.
+    pub fn hand_over(&mut self, inside: bool) -> io::Result<Named> {
         let mut named: Named = vec![
             ("init", self.pidfd.try_clone()?),
             ("memory_peak", self.group.memory_peak_file()?.into()),
             ("oom", self.group.oom_file()?.into()),
         ];
         // The door to what listens in there: only a program of the function's own can be a server.
-        if self.listener.is_some()
-            && let Some(at) = NAMESPACES.iter().position(|n| *n == "net")
-        {
-            named.push(("net", self.namespaces[at].try_clone()?));
+        if self.listener.is_some() {
+            named.push(("net", self.network()?));
+        }
+        if inside {
+            named.push(self.door()?);
         }
         for (name, fd) in
             [("stream", self.stream.take()), ("output", self.output.take()), ("listener", self.listener.take())]

@@ -12,6 +12,7 @@ mod grpc;
 mod headers;
 pub mod kept;
 
+use crate::inside::Asker;
 use crate::invoker::NodeInvoker;
 use address::Address;
 pub use address::is_function_url;
@@ -24,11 +25,10 @@ use hyper::upgrade::OnUpgrade;
 use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{Control, InvokeRequest, TriggeredEvent, UrlRoute, ids};
 use mayfly_gateway::{StreamBody, StreamRequest};
-use mayfly_model::{ApiError, RequestId, Status, UrlAuth, limits};
+use mayfly_model::{ApiError, Lineage, RequestId, Status, UrlAuth, limits};
 use mayfly_node::Refusal;
 use mayfly_node::service::{self, ServiceCall};
-use mayfly_sign::{Credential, RequestView, Verifier};
-use std::collections::HashMap;
+use mayfly_sign::{CredentialSource, RequestView, Verifier};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub struct Urls {
 /// Who may sign, and how that is checked.
 pub struct Keys<'a> {
     pub verifier: &'a Verifier,
-    pub credentials: &'a HashMap<String, Credential>,
+    pub credentials: &'a dyn CredentialSource,
 }
 
 impl Urls {
@@ -124,6 +124,13 @@ impl Urls {
         Ok(response)
     }
 
+    /// What the request comes of, if that is not too long a chain.
+    fn lineage(&self, head: &http::request::Parts, id: RequestId) -> Result<Lineage, Refused> {
+        let lineage = Asker::lineage(head);
+        self.control.check_depth(&lineage, id).map_err(Refused::TooDeep)?;
+        Ok(lineage)
+    }
+
     /// Passes the request on to a service.
     async fn serve(
         &self,
@@ -134,6 +141,7 @@ impl Urls {
         route: UrlRoute,
         id: RequestId,
     ) -> Result<Response<StreamBody>, Refused> {
+        let lineage = self.lineage(&head, id)?;
         let upgrade = headers::asks_for_upgrade(&head).then(|| head.extensions.remove::<OnUpgrade>()).flatten();
         headers::forward(&mut head, visitor, address, id, upgrade.is_some());
         head.uri = address.target.clone();
@@ -153,6 +161,7 @@ impl Urls {
             upgrade,
             qualifier: route.qualifier.to_string(),
             keep: Box::new(()),
+            lineage,
             event: None,
             ended,
         };
@@ -171,6 +180,7 @@ impl Urls {
         route: UrlRoute,
         id: RequestId,
     ) -> Result<Response<StreamBody>, Refused> {
+        let lineage = self.lineage(&head, id)?;
         let body = collect(body).await?;
         let event = event::from_request(&head, address, visitor, &body);
         if event.len() > limits::EVENT_SYNC_BYTES_MAX {
@@ -178,7 +188,7 @@ impl Urls {
         }
         if route.target.spec.config.async_run {
             let event = String::from_utf8(event).map_err(|_| Refused::Broken)?;
-            return self.accept(event, address, &route, id).await;
+            return self.accept(event, address, &route, (id, lineage)).await;
         }
         let request = InvokeRequest {
             request_id: id,
@@ -190,6 +200,7 @@ impl Urls {
             abort: None,
             origin: None,
             qualifier: route.qualifier.to_string(),
+            lineage,
         };
         let outcome = self.control.invoke(&route.target, request, "url").await;
         if outcome.status != Status::OK {
@@ -204,7 +215,7 @@ impl Urls {
         event: String,
         address: &Address,
         route: &UrlRoute,
-        id: RequestId,
+        (id, lineage): (RequestId, Lineage),
     ) -> Result<Response<StreamBody>, Refused> {
         let event = TriggeredEvent {
             id,
@@ -214,6 +225,7 @@ impl Urls {
             source: "url".to_owned(),
             event,
             maybe_again: false,
+            lineage,
         };
         self.control.accept_event(event).await.map_err(Refused::NotAccepted)?;
         let mut response = Response::new(service::whole(Bytes::from(format!(r#"{{"requestId":"{id}"}}"#))));
@@ -301,6 +313,7 @@ enum Refused {
     NotSecure,
     NoFunction(ApiError),
     NotAccepted(ApiError),
+    TooDeep(ApiError),
     Unsigned(String),
     TooLarge,
     Slow,
@@ -324,7 +337,7 @@ impl Refused {
             Self::NoFunction(error) if is_deploying(error) => {
                 "The function is being deployed, or could not be".to_owned()
             }
-            Self::NoFunction(error) | Self::NotAccepted(error) => error.message.to_string(),
+            Self::NoFunction(error) | Self::NotAccepted(error) | Self::TooDeep(error) => error.message.to_string(),
             Self::Unsigned(why) => why.clone(),
             Self::TooLarge => format!("The request is larger than {} bytes", limits::EVENT_SYNC_BYTES_MAX),
             Self::Slow => "The body arrived too slowly".to_owned(),
@@ -342,6 +355,7 @@ impl Refused {
                 "InvalidParameter.RequestTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            Self::TooDeep(_) => StatusCode::LOOP_DETECTED,
             Self::Unsigned(_) => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -358,6 +372,7 @@ impl Refused {
                 "InvalidParameter.RequestTooLarge" => Status::REQUEST_TOO_LARGE,
                 _ => Status::INTERNAL,
             },
+            Self::TooDeep(_) => Status::CALL_DEPTH,
             Self::Unsigned(_) => Status(401),
             Self::TooLarge => Status::REQUEST_TOO_LARGE,
         }

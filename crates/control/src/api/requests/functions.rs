@@ -30,7 +30,7 @@ wire! {
         runtime "Runtime": Option<String> => Honoured, "a runtime name of the table below, in any case; required (SCF's default, Python2.7, is not supported)";
         vpc_config "VpcConfig": Option<VpcConfig> => refused("UnsupportedOperation.VpcConfig", NO_VPC), "VPC attachment";
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
-        role "Role": Option<String> => Shown(ROLE), "role whose temporary keys reach the code";
+        role "Role": Option<String> => Honoured, ROLE;
         install_dependency "InstallDependency": Option<String> => Honoured, INSTALL;
         cls_logset_id "ClsLogsetId": Option<String> => Shown(CLS), "CLS logset";
         cls_topic_id "ClsTopicId": Option<String> => Shown(CLS), "CLS topic";
@@ -88,7 +88,7 @@ wire! {
         environment "Environment": Option<Environment> => Honoured, "replaces all variables";
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
         vpc_config "VpcConfig": Option<VpcConfig> => refused("UnsupportedOperation.VpcConfig", NO_VPC), "VPC attachment";
-        role "Role": Option<String> => Shown(ROLE), "role whose temporary keys reach the code";
+        role "Role": Option<String> => Honoured, ROLE;
         install_dependency "InstallDependency": Option<String> => Honoured, "what the next UpdateFunctionCode does that does not say; nothing is installed now";
         cls_logset_id "ClsLogsetId": Option<String> => Shown(CLS), "CLS logset";
         cls_topic_id "ClsTopicId": Option<String> => Shown(CLS), "CLS topic";

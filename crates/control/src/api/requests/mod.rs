@@ -86,7 +86,7 @@ const NO_INTRANET: &str = "fixed intranet addresses are not built";
 const NO_EIP: &str = "fixed public addresses are not built";
 const NO_NODE: &str = "there are no GPU nodes";
 
-const ROLE: &str = "no temporary keys are issued, so none reach the code";
+const ROLE: &str = "name of the role whose temporary keys, and with them the object store, the queues and Invoke, reach the code (docs/inside.md); empty: none. Roles have no policies of their own yet";
 const CLS: &str = "logs are kept by this platform and read with GetFunctionLogs";
 const INSTALL: &str = "`TRUE`: what requirements.txt, package.json, composer.json or go.mod names is installed on the server (SCF: Node.js only); default FALSE";
 const INSTALL_AGAIN: &str = "as in CreateFunction; absent: as the function was told before";
