@@ -75,6 +75,21 @@ pub struct Sums {
     pub sha256: Option<String>,
 }
 
+impl Sums {
+    /// Whether those of `found` that are known are what these say.
+    pub(crate) fn fits(&self, found: &Self) -> bool {
+        [
+            (&self.crc32, &found.crc32),
+            (&self.crc32c, &found.crc32c),
+            (&self.crc64nvme, &found.crc64nvme),
+            (&self.sha1, &found.sha1),
+            (&self.sha256, &found.sha256),
+        ]
+        .into_iter()
+        .all(|(said, found)| said.is_none() || found.is_none() || said == found)
+    }
+}
+
 /// An object.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -94,6 +109,67 @@ pub struct Entry {
     pub parts: Vec<u64>,
     /// Its bytes.
     pub content: Content,
+    /// Its version, where its bucket has or had versions: empty for the one that S3 calls null.
+    pub version: Option<String>,
+}
+
+/// Whether a bucket keeps what is replaced and deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versioning {
+    /// It never did.
+    #[default]
+    Off,
+    /// It does.
+    On,
+    /// It did: the versions are kept, and further changes make no new ones.
+    Suspended,
+}
+
+impl Versioning {
+    /// As the database has it.
+    pub(crate) fn from_number(number: i64) -> Self {
+        match number {
+            1 => Self::On,
+            2 => Self::Suspended,
+            _ => Self::Off,
+        }
+    }
+
+    /// As the database has it.
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::Off => 0,
+            Self::On => 1,
+            Self::Suspended => 2,
+        }
+    }
+}
+
+/// A version's id as clients see it.
+pub(crate) fn shown_version(version: &str) -> &str {
+    if version.is_empty() { "null" } else { version }
+}
+
+/// A version of an object, or a delete marker, in a list of versions.
+#[derive(Clone, Debug)]
+pub struct ListedVersion {
+    /// What a list of objects shows of it.
+    pub listed: Listed,
+    /// Its id; empty for the one that S3 calls null.
+    pub version: String,
+    /// Whether it is what the key stands for now.
+    pub latest: bool,
+    /// Whether it says only that there is nothing.
+    pub marker: bool,
+}
+
+/// What a delete did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The version that was removed, or that of the marker that was set. `None`: there are no versions.
+    pub version: Option<String>,
+    /// Whether that is a delete marker.
+    pub marker: bool,
 }
 
 /// What a list shows of an object.
@@ -120,6 +196,8 @@ pub struct Bucket {
     pub created_ms: i64,
     /// Its CORS rules.
     pub cors: Vec<CorsRule>,
+    /// Whether it keeps versions.
+    pub versioning: Versioning,
 }
 
 /// Which pages of other sites may use a bucket.
@@ -179,6 +257,10 @@ pub struct Conditions {
     pub modified_since_s: Option<i64>,
     /// `If-Unmodified-Since`, in seconds since the Unix epoch.
     pub unmodified_since_s: Option<i64>,
+    /// `x-amz-if-match-size`: bytes, for deletes.
+    pub size: Option<u64>,
+    /// `x-amz-if-match-last-modified-time`: seconds since the Unix epoch, for deletes.
+    pub modified_s: Option<i64>,
 }
 
 /// What conditions say.

@@ -11,6 +11,17 @@ pub enum ObjectError {
     /// There is no such object.
     #[error("the object does not exist")]
     NoSuchKey,
+    /// There is no such version.
+    #[error("the version does not exist")]
+    NoSuchVersion,
+    /// What was asked for is a delete marker: its version, and whether it was found without being named.
+    #[error("{}", if *.latest { "the object does not exist: it was deleted, and earlier versions are kept" } else { "the version is a delete marker: it can be deleted, and nothing else" })]
+    Marker {
+        /// Its id.
+        version: String,
+        /// Whether it is what the key stands for.
+        latest: bool,
+    },
     /// The upload is unknown, completed or aborted.
     #[error("the upload does not exist; it may have been completed, aborted, or cleared away for its age")]
     NoSuchUpload,
@@ -18,7 +29,7 @@ pub enum ObjectError {
     #[error("the bucket exists already and is yours")]
     BucketExists,
     /// The bucket holds objects or uploads.
-    #[error("the bucket is not empty; delete its objects and abort its uploads first")]
+    #[error("the bucket is not empty; delete its objects, with all their versions, and abort its uploads first")]
     BucketNotEmpty,
     /// No more buckets.
     #[error("there are as many buckets as there may be; delete one first")]

@@ -1,5 +1,6 @@
 //! The event that SCF gives a function for a change in a bucket.
 
+use crate::entry::shown_version;
 use crate::outbox::Notice;
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ pub fn cos_event(notice: &Notice, target: &EventTarget<'_>) -> Value {
             "cosObject": {
                 "url": format!("http://{}.cos.{region}.myqcloud.com/{}", notice.bucket, notice.key),
                 "meta": meta,
-                "vid": "",
+                "vid": notice.version.as_deref().map_or("", shown_version),
                 "key": format!("/{app_id}/{bucket}/{}", notice.key),
                 "size": notice.size,
             },
@@ -72,6 +73,7 @@ mod tests {
             kind: EventKind::Put,
             bucket: "photos-1250000000".into(),
             key: "in/a b.jpg".into(),
+            version: None,
             size: 12,
             etag: "e".into(),
             content_type: "image/jpeg".into(),

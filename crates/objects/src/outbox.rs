@@ -39,6 +39,9 @@ pub struct Notice {
     pub bucket: String,
     /// The key.
     pub key: String,
+    /// The version, where the bucket has versions; empty for the one that S3 calls null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// The object's size in bytes; of a deleted object what it had.
     pub size: u64,
     /// The object's ETag, without quotes.

@@ -18,9 +18,16 @@ pub enum EventKind {
     CompleteMultipartUpload,
     /// `cos:ObjectRemove:Delete`
     Delete,
+    /// `cos:ObjectRemove:DeleteMarkerCreated`: deleted in a bucket that keeps versions.
+    DeleteMarkerCreated,
 }
 
 impl EventKind {
+    /// Whether an object goes.
+    pub(crate) fn removes(self) -> bool {
+        matches!(self, Self::Delete | Self::DeleteMarkerCreated)
+    }
+
     /// Its name in events.
     pub fn name(self) -> &'static str {
         match self {
@@ -29,11 +36,12 @@ impl EventKind {
             Self::Copy => "cos:ObjectCreated:Copy",
             Self::CompleteMultipartUpload => "cos:ObjectCreated:CompleteMultipartUpload",
             Self::Delete => "cos:ObjectRemove:Delete",
+            Self::DeleteMarkerCreated => "cos:ObjectRemove:DeleteMarkerCreated",
         }
     }
 }
 
-/// Names that a rule's `event` may have. `DeleteMarkerCreated` is allowed and never happens: there are no versions.
+/// Names that a rule's `event` may have.
 pub const EVENT_NAMES: [&str; 8] = [
     "cos:ObjectCreated:*",
     "cos:ObjectCreated:Put",

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use mayfly_sign::{CosRequest, CosSignError, CredentialSource, is_cos_signed, verify_cos};
 use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 const DOCUMENT_TIME: Duration = Duration::from_secs(60);
 /// How long a document waits until others have been read.
 const DOCUMENT_WAIT: Duration = Duration::from_secs(5);
+/// How far the time of a signature may be from ours, in seconds.
+const SKEW_S_MAX: u64 = 900;
 /// Headers of a request that its notices show: most, and their bytes together.
 const NOTED_MAX: (usize, usize) = (40, 4096);
 
@@ -167,7 +170,7 @@ impl Objects {
     /// Verifies a COS signature and puts the request into S3's words. Others are verified by `s3s`.
     fn prove(&self, about: &About, parts: &mut http::request::Parts) -> Result<(), (u16, &'static str, String)> {
         if !about.cos {
-            return Ok(());
+            return fresh(&parts.headers);
         }
         let host = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("");
         let query = parts.uri.query().unwrap_or("");
@@ -296,6 +299,46 @@ impl Objects {
     }
 }
 
+/// A request that AWS's signature in its headers opens is good for 15 minutes: else whoever has seen one could send it for ever. `s3s` verifies
+/// the signature, and looks at the clock only where it is in the address.
+fn fresh(headers: &HeaderMap) -> Result<(), (u16, &'static str, String)> {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    if !text("authorization").is_some_and(|a| a.starts_with("AWS")) {
+        return Ok(());
+    }
+    let refused = |code, message: &str| Err((403, code, message.to_owned()));
+    let Some(time) = text("x-amz-date").or_else(|| text("date")) else {
+        return refused("AccessDenied", "A signed request says when it was signed: x-amz-date or Date is missing.");
+    };
+    let Some(seconds) = signed_at(time) else {
+        return refused("AccessDenied", "The date of the request cannot be read: x-amz-date is as 20260102T030405Z.");
+    };
+    if i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX).abs_diff(seconds) > SKEW_S_MAX {
+        let message = "The request was signed more than 15 minutes before or after now; is the clock right?";
+        return refused("RequestTimeTooSkewed", message);
+    }
+    Ok(())
+}
+
+/// Seconds since the Unix epoch, from either of the forms that clients write.
+fn signed_at(text: &str) -> Option<i64> {
+    let time = match (text.len(), text.is_ascii()) {
+        (16, true) if text.ends_with('Z') => {
+            let (day, time) = text.split_once('T')?;
+            let (year, month, day) = (day.get(..4)?, day.get(4..6)?, day.get(6..8)?);
+            let iso = format!("{year}-{month}-{day}T{}:{}:{}Z", time.get(..2)?, time.get(2..4)?, time.get(4..6)?);
+            Timestamp::parse(TimestampFormat::DateTime, &iso)
+        }
+        _ => {
+            // The library knows GMT only by that name.
+            let text = text.trim_end_matches("+0000").trim_end();
+            let text = if text.ends_with("GMT") { text.to_owned() } else { format!("{text} GMT") };
+            Timestamp::parse(TimestampFormat::HttpDate, &text)
+        }
+    };
+    crate::s3::seconds(&time.ok()?)
+}
+
 /// Whether a request's body is read into memory: all but objects and parts are.
 fn is_document(request: &Request<Body>) -> bool {
     let names = request.uri().query().unwrap_or("").split('&').map(|pair| pair.split('=').next().unwrap_or(""));
@@ -403,4 +446,30 @@ fn cause(about: &About, headers: &HeaderMap, peer: SocketAddr) -> Cause {
         );
     }
     Cause { request_id: about.request_id.clone(), source_ip: peer.ip().to_string(), headers: noted, ..Cause::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_signatures_are_refused() {
+        assert_eq!(signed_at("20260102T030405Z"), Some(1_767_323_045));
+        assert_eq!(signed_at("Fri, 02 Jan 2026 03:04:05 GMT"), Some(1_767_323_045));
+        assert_eq!(signed_at("Fri, 02 Jan 2026 03:04:05 +0000"), Some(1_767_323_045));
+        for bad in ["", "20260102", "20261302T030405Z", "now", "2026-01-02T03:04Z", "Ä0260102T03040Z"] {
+            assert_eq!(signed_at(bad), None, "{bad}");
+        }
+        let with = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
+            fresh(&headers.collect()).map_err(|(_, code, _)| code)
+        };
+        let signed = ("authorization", "AWS4-HMAC-SHA256 Credential=x");
+        assert_eq!(with(&[("authorization", "AWS a:b")]), Err("AccessDenied"));
+        assert_eq!(with(&[signed, ("date", "yesterday")]), Err("AccessDenied"));
+        assert_eq!(with(&[signed, ("x-amz-date", "20200102T030405Z")]), Err("RequestTimeTooSkewed"));
+        assert_eq!(with(&[signed, ("x-amz-date", "20990102T030405Z")]), Err("RequestTimeTooSkewed"));
+        // Without a signature there, others look.
+        assert_eq!(with(&[("date", "Fri, 02 Jan 2026 03:04:05 GMT")]), Ok(()));
+    }
 }

@@ -3,9 +3,10 @@
 use crate::ObjectError;
 use crate::db::Gauges;
 use crate::db::{
-    Complete, Copy, CopyPart, Database, ListPage, ListQuery, Op, Opened, Outcome, Place, Put, UploadPage, Writer,
+    Complete, Copy, CopyPart, Database, ListPage, ListQuery, Op, Opened, Outcome, Place, Put, UploadPage, VersionPage,
+    VersionQuery, Writer,
 };
-use crate::entry::{Bucket, Conditions, Content, CorsRule, Entry, Headers, Part, Sums, Upload};
+use crate::entry::{Bucket, Conditions, Content, CorsRule, Deleted, Entry, Headers, Part, Sums, Upload};
 use crate::error::io;
 use crate::files::{Chore, Files, sweep, unlink};
 use crate::ingest::{Incoming, Intake, Wanted};
@@ -208,6 +209,10 @@ impl Store {
     }
 
     pub(crate) async fn create_bucket(&self, name: &str) -> Result<(), ObjectError> {
+        // S3 has that rule beside those that every name is held to.
+        if name.contains(".-") || name.contains("-.") {
+            return Err(ObjectError::BadBucketName);
+        }
         self.change(Op::CreateBucket(name.to_owned())).await
     }
 
@@ -272,7 +277,7 @@ impl Store {
     /// `range`: of the source, all of it when `None`.
     pub(crate) async fn copy_part(
         &self,
-        from: Place,
+        (from, version): (Place, Option<String>),
         conditions: Conditions,
         range: Option<Range<u64>>,
         (place, upload, number): (Place, String, u32),
@@ -281,7 +286,7 @@ impl Store {
             return Err(ObjectError::BadArgument("part numbers are from 1 to 10000"));
         }
         let looking = self.files.looking();
-        let entry = self.db.object(&from).await?;
+        let entry = self.db.object(&from, version.as_deref()).await?;
         if conditions.judge(Some((&entry.etag, entry.modified_ms))) != crate::entry::Verdict::Holds {
             return Err(ObjectError::PreconditionFailed);
         }
@@ -315,7 +320,7 @@ impl Store {
             let digest = digest.await.map_err(|_| ObjectError::Internal)?;
             hex::encode(digest.map_err(io("read an object's file"))?)
         };
-        let copy = CopyPart { from, from_etag, range, place, upload, number, etag };
+        let copy = CopyPart { from, version, from_etag, range, place, upload, number, etag };
         self.db.write(Op::CopyPart(Box::new(copy))).await
     }
 
@@ -332,12 +337,13 @@ impl Store {
         place: Place,
         headers: Headers,
         tags: Vec<(String, String)>,
+        full_sum: bool,
     ) -> Result<String, ObjectError> {
         check_key(&place.key, &self.limits)?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| ObjectError::Internal)?;
         let id = hex::encode(random);
-        self.change(Op::CreateUpload { place, id: id.clone(), headers, tags }).await?;
+        self.change(Op::CreateUpload { place, id: id.clone(), headers, tags, full_sum }).await?;
         Ok(id)
     }
 
@@ -359,28 +365,52 @@ impl Store {
         self.db.uploads(bucket, prefix, after, limit).await
     }
 
-    pub(crate) async fn delete(&self, place: Place, conditions: Conditions, cause: Cause) -> Result<(), ObjectError> {
-        self.change(Op::Delete { place, conditions, cause }).await
+    pub(crate) async fn delete(
+        &self,
+        place: Place,
+        version: Option<String>,
+        conditions: Conditions,
+        cause: Cause,
+    ) -> Result<Deleted, ObjectError> {
+        match self.db.write(Op::Delete { place, version, conditions, cause }).await? {
+            Outcome::Deleted(deleted) => Ok(deleted),
+            _ => Err(ObjectError::Internal),
+        }
     }
 
     pub(crate) async fn delete_many(
         &self,
         bucket: String,
-        keys: Vec<String>,
+        which: Vec<(String, Option<String>, Conditions)>,
         cause: Cause,
-    ) -> Result<Vec<Result<(), ObjectError>>, ObjectError> {
-        match self.db.write(Op::DeleteMany { bucket, keys, cause }).await? {
+    ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError> {
+        match self.db.write(Op::DeleteMany { bucket, which, cause }).await? {
             Outcome::Many(results) => Ok(results),
             _ => Err(ObjectError::Internal),
         }
     }
 
-    pub(crate) async fn set_tags(&self, place: Place, tags: Vec<(String, String)>) -> Result<(), ObjectError> {
-        self.change(Op::SetTags { place, tags }).await
+    pub(crate) async fn set_tags(
+        &self,
+        place: Place,
+        version: Option<String>,
+        tags: Vec<(String, String)>,
+    ) -> Result<(), ObjectError> {
+        self.change(Op::SetTags { place, version, tags }).await
     }
 
-    pub(crate) async fn object(&self, place: &Place) -> Result<Entry, ObjectError> {
-        self.db.object(place).await
+    /// An object as it is now, or one version of it.
+    pub(crate) async fn object(&self, place: &Place, version: Option<&str>) -> Result<Entry, ObjectError> {
+        self.db.object(place, version).await
+    }
+
+    pub(crate) async fn versions(&self, bucket: &str, query: &VersionQuery) -> Result<VersionPage, ObjectError> {
+        self.db.versions(bucket, query).await
+    }
+
+    /// Keeps what is replaced and deleted from now on, or makes no more versions.
+    pub(crate) async fn set_versioning(&self, bucket: &str, on: bool) -> Result<(), ObjectError> {
+        self.change(Op::SetVersioning { bucket: bucket.to_owned(), on }).await
     }
 
     pub(crate) async fn list(&self, bucket: &str, query: &ListQuery) -> Result<ListPage, ObjectError> {

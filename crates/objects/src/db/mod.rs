@@ -4,11 +4,13 @@ mod objects;
 mod read;
 mod schema;
 mod uploads;
+mod versions;
 
 pub use read::{ListPage, ListQuery, UploadPage};
+pub use versions::{VersionPage, VersionQuery};
 
 use crate::ObjectError;
-use crate::entry::{Conditions, CorsRule, Headers, Sums};
+use crate::entry::{Conditions, CorsRule, Deleted, Headers, Sums, Versioning};
 use crate::files::{Files, Fresh};
 use crate::ingest::Received;
 use crate::limits::Limits;
@@ -91,6 +93,8 @@ pub(crate) struct Put {
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub(crate) from: Place,
+    /// Of the source; the current one when `None`.
+    pub(crate) version: Option<String>,
     pub(crate) from_conditions: Conditions,
     pub(crate) place: Place,
     /// Instead of the source's.
@@ -104,6 +108,7 @@ pub(crate) struct Copy {
 #[derive(Debug)]
 pub(crate) struct CopyPart {
     pub(crate) from: Place,
+    pub(crate) version: Option<String>,
     pub(crate) from_etag: String,
     pub(crate) range: Range<u64>,
     pub(crate) place: Place,
@@ -117,8 +122,10 @@ pub(crate) struct CopyPart {
 pub(crate) struct Complete {
     pub(crate) place: Place,
     pub(crate) upload: String,
-    /// Number and ETag of each part.
-    pub(crate) parts: Vec<(u32, Option<String>)>,
+    /// Number, ETag and checksums of each part.
+    pub(crate) parts: Vec<(u32, Option<String>, Sums)>,
+    /// What the client says of the whole.
+    pub(crate) claimed: Sums,
     pub(crate) size: Option<u64>,
     pub(crate) conditions: Conditions,
     pub(crate) cause: Cause,
@@ -133,20 +140,26 @@ pub(crate) enum Op {
         bucket: String,
         rules: Vec<CorsRule>,
     },
+    SetVersioning {
+        bucket: String,
+        on: bool,
+    },
     Put(Box<Put>),
     Copy(Box<Copy>),
     Delete {
         place: Place,
+        version: Option<String>,
         conditions: Conditions,
         cause: Cause,
     },
     DeleteMany {
         bucket: String,
-        keys: Vec<String>,
+        which: Vec<(String, Option<String>, Conditions)>,
         cause: Cause,
     },
     SetTags {
         place: Place,
+        version: Option<String>,
         tags: Vec<(String, String)>,
     },
     CreateUpload {
@@ -154,6 +167,8 @@ pub(crate) enum Op {
         id: String,
         headers: Headers,
         tags: Vec<(String, String)>,
+        /// Whether CRCs are to be of the object's bytes.
+        full_sum: bool,
     },
     PutPart {
         place: Place,
@@ -193,9 +208,11 @@ pub(crate) enum Outcome {
     /// Nothing more to say.
     Done,
     /// The object as it is now.
-    Object { etag: String, modified_ms: i64, size: u64, sums: Sums },
+    Object { etag: String, modified_ms: i64, sums: Sums, version: Option<String> },
+    /// What a delete did.
+    Deleted(Deleted),
     /// Each key's own.
-    Many(Vec<Result<(), ObjectError>>),
+    Many(Vec<Result<Deleted, ObjectError>>),
 }
 
 /// What one transaction gathers beside its rows; it counts only once that is committed.
@@ -351,10 +368,18 @@ impl Step<'_> {
             Op::SetCors { bucket, rules } => self.set_cors(bucket, rules).await,
             Op::Put(put) => self.put(put).await,
             Op::Copy(copy) => self.copy(copy).await,
-            Op::Delete { place, conditions, cause } => self.delete(place, conditions, cause).await,
-            Op::DeleteMany { bucket, keys, cause } => self.delete_many(bucket, keys, cause).await,
-            Op::SetTags { place, tags } => self.set_tags(place, tags).await,
-            Op::CreateUpload { place, id, headers, tags } => self.create_upload(place, id, headers, tags).await,
+            Op::Delete { place, version, conditions, cause } => {
+                self.delete(place, version.as_deref(), conditions, cause).await
+            }
+            Op::DeleteMany { bucket, which, cause } => self.delete_many(bucket, which, cause).await,
+            Op::SetVersioning { bucket, on } => {
+                let state = if *on { Versioning::On } else { Versioning::Suspended };
+                self.set_versioning(bucket, state).await
+            }
+            Op::SetTags { place, version, tags } => self.set_tags(place, version.as_deref(), tags).await,
+            Op::CreateUpload { place, id, headers, tags, full_sum } => {
+                self.create_upload(place, id, (headers, tags), *full_sum).await
+            }
             Op::PutPart { place, upload, number, stored } => self.put_part(place, upload, *number, stored).await,
             Op::CopyPart(copy) => self.copy_part(copy).await,
             Op::Complete(complete) => self.complete(complete).await,

@@ -4,7 +4,7 @@ use super::objects::{parsed, slices_of};
 use super::schema::known_files;
 use super::{Database, Place};
 use crate::ObjectError;
-use crate::entry::{Bucket, Content, Entry, Listed, Part, Upload};
+use crate::entry::{Bucket, Content, Entry, Listed, Part, Upload, Versioning};
 use crate::outbox::Notice;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -48,13 +48,14 @@ pub struct UploadPage {
 
 impl Database {
     pub(crate) async fn buckets(&self) -> Result<Vec<Bucket>, ObjectError> {
-        let rows =
-            sqlx::query("SELECT name, created_ms, cors FROM buckets ORDER BY name").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT name, created_ms, cors, versioning FROM buckets ORDER BY name")
+            .fetch_all(&self.readers)
+            .await?;
         Ok(rows.iter().map(bucket_of).collect::<Result<_, _>>()?)
     }
 
     pub(crate) async fn bucket(&self, name: &str) -> Result<Bucket, ObjectError> {
-        let row = sqlx::query("SELECT name, created_ms, cors FROM buckets WHERE name = ?1")
+        let row = sqlx::query("SELECT name, created_ms, cors, versioning FROM buckets WHERE name = ?1")
             .bind(name)
             .fetch_optional(&self.readers)
             .await?;
@@ -62,18 +63,57 @@ impl Database {
         Ok(bucket_of(&row)?)
     }
 
-    pub(crate) async fn object(&self, place: &Place) -> Result<Entry, ObjectError> {
-        let row = sqlx::query(
-            "SELECT size, etag, modified_ms, headers, tags, sums, parts, slices, inline FROM objects WHERE bucket = ?1 AND key = ?2",
-        )
-        .bind(&place.bucket)
-        .bind(&place.key)
-        .fetch_optional(&self.readers)
-        .await?;
-        let Some(row) = row else {
-            self.bucket(&place.bucket).await?;
-            return Err(ObjectError::NoSuchKey);
+    /// An object as it is now, or one version of it.
+    pub(crate) async fn object(&self, place: &Place, version: Option<&str>) -> Result<Entry, ObjectError> {
+        let row = match version {
+            None => {
+                sqlx::query(
+                    "SELECT size, etag, modified_ms, headers, tags, sums, parts, slices, inline, version,
+                         (SELECT versioning FROM buckets WHERE name = ?1), 0 FROM objects WHERE bucket = ?1 AND key = ?2",
+                )
+                .bind(&place.bucket)
+                .bind(&place.key)
+                .fetch_optional(&self.readers)
+                .await?
+            }
+            Some(version) => {
+                sqlx::query(
+                    "SELECT size, etag, modified_ms, headers, tags, sums, parts, slices, inline, version,
+                         (SELECT versioning FROM buckets WHERE name = ?1), 0 FROM objects
+                         WHERE bucket = ?1 AND key = ?2 AND version = ?3
+                     UNION ALL
+                     SELECT size, etag, modified_ms, headers, tags, sums, parts, slices, inline, version, 1, marker FROM versions
+                         WHERE bucket = ?1 AND key = ?2 AND version = ?3",
+                )
+                .bind(&place.bucket)
+                .bind(&place.key)
+                .bind(version)
+                .fetch_optional(&self.readers)
+                .await?
+            }
         };
+        let Some(row) = row else {
+            let bucket = self.bucket(&place.bucket).await?;
+            if version.is_some() {
+                return Err(ObjectError::NoSuchVersion);
+            }
+            if bucket.versioning == Versioning::Off {
+                return Err(ObjectError::NoSuchKey);
+            }
+            // Where nothing is current, the newest version is a marker.
+            let marker: Option<String> = sqlx::query_scalar(
+                "SELECT version FROM versions WHERE bucket = ?1 AND key = ?2 AND marker ORDER BY seq DESC LIMIT 1",
+            )
+            .bind(&place.bucket)
+            .bind(&place.key)
+            .fetch_optional(&self.readers)
+            .await?;
+            return Err(marker.map_or(ObjectError::NoSuchKey, |version| ObjectError::Marker { version, latest: true }));
+        };
+        if row.try_get::<bool, _>(11)? {
+            return Err(ObjectError::Marker { version: row.try_get(9)?, latest: false });
+        }
+        let versioned = row.try_get::<Option<i64>, _>(10)?.unwrap_or(0) != Versioning::Off.number();
         let inline: Option<Vec<u8>> = row.try_get(8)?;
         let content = match inline {
             Some(bytes) => Content::Inline(bytes.into()),
@@ -88,6 +128,7 @@ impl Database {
             sums: parsed(&row.try_get::<String, _>(5)?)?,
             parts: parsed(&row.try_get::<String, _>(6)?)?,
             content,
+            version: Some(row.try_get(9)?).filter(|_| versioned),
         })
     }
 
@@ -99,9 +140,7 @@ impl Database {
         }
         // What comes next must be greater than `from`, or at least `at_least`.
         let (mut from, mut at_least) = (query.after.clone(), query.prefix.clone());
-        if !query.delimiter.is_empty()
-            && let Some(shown) = common(&query.after, query)
-        {
+        if let Some(shown) = common(&query.after, &query.prefix, &query.delimiter) {
             // Everything under a common prefix that was shown is behind us.
             let Some(next) = successor(&shown) else { return Ok(page) };
             at_least = at_least.max(next);
@@ -124,7 +163,7 @@ impl Database {
             }
             for row in rows {
                 let key: String = row.try_get(0)?;
-                let shown = common(&key, query);
+                let shown = common(&key, &query.prefix, &query.delimiter);
                 if page.objects.len() + page.prefixes.len() >= query.limit {
                     page.next = last_of(&page);
                     return Ok(page);
@@ -276,7 +315,12 @@ impl Database {
 }
 
 fn bucket_of(row: &SqliteRow) -> Result<Bucket, sqlx::Error> {
-    Ok(Bucket { name: row.try_get(0)?, created_ms: row.try_get(1)?, cors: parsed(&row.try_get::<String, _>(2)?)? })
+    Ok(Bucket {
+        name: row.try_get(0)?,
+        created_ms: row.try_get(1)?,
+        cors: parsed(&row.try_get::<String, _>(2)?)?,
+        versioning: Versioning::from_number(row.try_get(3)?),
+    })
 }
 
 fn upload_of(row: &SqliteRow) -> Result<Upload, sqlx::Error> {
@@ -288,14 +332,14 @@ fn upload_of(row: &SqliteRow) -> Result<Upload, sqlx::Error> {
     })
 }
 
-/// The common prefix that a key is shown as.
-fn common(key: &str, query: &ListQuery) -> Option<String> {
-    if query.delimiter.is_empty() {
+/// The common prefix that a key is shown as, if it is shown as one.
+pub(super) fn common(key: &str, prefix: &str, delimiter: &str) -> Option<String> {
+    if delimiter.is_empty() {
         return None;
     }
-    let rest = key.strip_prefix(query.prefix.as_str())?;
-    let at = rest.find(query.delimiter.as_str())?;
-    Some(key[..query.prefix.len() + at + query.delimiter.len()].to_owned())
+    let rest = key.strip_prefix(prefix)?;
+    let at = rest.find(delimiter)?;
+    Some(key[..prefix.len() + at + delimiter.len()].to_owned())
 }
 
 fn last_of(page: &ListPage) -> Option<String> {
@@ -304,7 +348,7 @@ fn last_of(page: &ListPage) -> Option<String> {
 }
 
 /// The least text that is greater than every text that begins with `prefix`, in the order of code points.
-fn successor(prefix: &str) -> Option<String> {
+pub(super) fn successor(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // Surrogates are no characters: the next after U+D7FF is U+E000.

@@ -7,7 +7,8 @@ use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use std::collections::HashSet;
 use std::path::Path;
 
-const MIGRATIONS: &[Migration] = &[Migration {
+const MIGRATIONS: &[Migration] = &[
+    Migration {
     name: "buckets, objects, uploads, files and the outbox",
     statements: &[
         "CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
@@ -30,7 +31,30 @@ const MIGRATIONS: &[Migration] = &[Migration {
         "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, time_ms INTEGER NOT NULL, notice TEXT NOT NULL)",
         "CREATE INDEX outbox_by_rule ON outbox (rule, id)",
     ],
-}];
+},
+    Migration {
+        name: "versions",
+        statements: &[
+            "INSERT INTO state (name, value) VALUES ('version', 0)",
+            // 0: never, 1: on, 2: suspended.
+            "ALTER TABLE buckets ADD COLUMN versioning INTEGER NOT NULL DEFAULT 0",
+            // `objects` has what is current; the empty version is the one that S3 calls null. `seq` orders the versions of a key.
+            "ALTER TABLE objects ADD COLUMN version TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE objects ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+            // The upload that an object was completed from.
+            "ALTER TABLE objects ADD COLUMN upload TEXT",
+            // Whether CRCs are to be of the object's bytes.
+            "ALTER TABLE uploads ADD COLUMN full_sum INTEGER NOT NULL DEFAULT 0",
+            // What was replaced or deleted and is kept, and delete markers.
+            "CREATE TABLE versions (id INTEGER PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL,
+                etag TEXT NOT NULL, modified_ms INTEGER NOT NULL, storage_class TEXT, headers TEXT NOT NULL, tags TEXT NOT NULL,
+                sums TEXT NOT NULL, parts TEXT NOT NULL, slices TEXT NOT NULL, inline BLOB, version TEXT NOT NULL, seq INTEGER NOT NULL,
+                upload TEXT, marker INTEGER NOT NULL)",
+            "CREATE UNIQUE INDEX versions_by_key ON versions (bucket, key, seq DESC)",
+            "CREATE UNIQUE INDEX versions_by_version ON versions (bucket, key, version)",
+        ],
+    },
+];
 
 /// An opened database, and what it says of the store.
 pub(crate) struct Opened {
@@ -58,8 +82,12 @@ impl Opened {
             sqlx::query_scalar("SELECT value FROM state WHERE name = 'swept'").fetch_one(&mut conn).await?;
         let garbage = sqlx::query_scalar("SELECT id FROM garbage").fetch_all(&mut conn).await?;
         let outbox = sqlx::query_as("SELECT rule, id, time_ms FROM outbox").fetch_all(&mut conn).await?;
-        let (objects, bytes): (i64, i64) =
-            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM objects").fetch_one(&mut conn).await?;
+        let (objects, bytes): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM objects),
+             (SELECT COALESCE(SUM(size), 0) FROM objects) + (SELECT COALESCE(SUM(size), 0) FROM versions)",
+        )
+        .fetch_one(&mut conn)
+        .await?;
         let run = |n: i64| u32::try_from(n).map_err(|_| ObjectError::Corrupt);
         Ok(Self {
             conn,

@@ -3,6 +3,7 @@
 use super::objects::{NewObject, parsed, slices_of};
 use super::{Complete, CopyPart, Outcome, Place, Step, Stored, Taken, now_ms, signed, text_of};
 use crate::ObjectError;
+use crate::combine::combined;
 use crate::entry::{Conditions, Headers, Slice, Sums};
 use crate::outgoing::cut;
 use crate::rules::EventKind;
@@ -15,6 +16,7 @@ struct Piece {
     size: u64,
     etag: String,
     slices: Vec<Slice>,
+    sums: Sums,
 }
 
 impl Step<'_> {
@@ -22,8 +24,8 @@ impl Step<'_> {
         &mut self,
         place: &Place,
         id: &str,
-        headers: &Headers,
-        tags: &[(String, String)],
+        (headers, tags): (&Headers, &[(String, String)]),
+        full_sum: bool,
     ) -> Taken {
         if !self.bucket_exists(&place.bucket).await? {
             return Ok(Err(ObjectError::NoSuchBucket));
@@ -32,25 +34,30 @@ impl Step<'_> {
         if count.unsigned_abs() >= self.writer.limits.uploads_max {
             return Ok(Err(ObjectError::TooManyUploads));
         }
-        sqlx::query("INSERT INTO uploads (id, bucket, key, created_ms, headers, tags) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        sqlx::query("INSERT INTO uploads (id, bucket, key, created_ms, headers, tags, full_sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
             .bind(id)
             .bind(&place.bucket)
             .bind(&place.key)
             .bind(now_ms())
             .bind(text_of(headers))
             .bind(text_of(&tags))
+            .bind(full_sum)
             .execute(&mut *self.conn)
             .await?;
         Ok(Ok(Outcome::Done))
     }
 
     /// The headers and tags that an upload began with.
-    async fn upload(&mut self, place: &Place, id: &str) -> Result<Result<(String, String), ObjectError>, sqlx::Error> {
+    async fn upload(
+        &mut self,
+        place: &Place,
+        id: &str,
+    ) -> Result<Result<(String, String, bool), ObjectError>, sqlx::Error> {
         if !self.bucket_exists(&place.bucket).await? {
             return Ok(Err(ObjectError::NoSuchBucket));
         }
-        let found: Option<(String, String)> =
-            sqlx::query_as("SELECT headers, tags FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")
+        let found: Option<(String, String, bool)> =
+            sqlx::query_as("SELECT headers, tags, full_sum FROM uploads WHERE id = ?1 AND bucket = ?2 AND key = ?3")
                 .bind(id)
                 .bind(&place.bucket)
                 .bind(&place.key)
@@ -96,7 +103,7 @@ impl Step<'_> {
         .bind(text_of(&slices))
         .execute(&mut *self.conn)
         .await?;
-        Ok(Outcome::Object { etag: etag.to_owned(), modified_ms, size, sums: sums.clone() })
+        Ok(Outcome::Object { etag: etag.to_owned(), modified_ms, sums: sums.clone(), version: None })
     }
 
     pub(super) async fn copy_part(&mut self, copy: &CopyPart) -> Taken {
@@ -105,7 +112,7 @@ impl Step<'_> {
         }
         // The ETag of the part was computed from the object as it was: it must be the same still.
         let unchanged = Conditions { matches: Some(copy.from_etag.clone()), ..Conditions::default() };
-        let source = match self.source(&copy.from, &unchanged).await? {
+        let source = match self.source(&copy.from, copy.version.as_deref(), &unchanged).await? {
             Ok(Some(source)) => source,
             Ok(None) => return Ok(Err(ObjectError::NoSuchKey)),
             Err(error) => return Ok(Err(error)),
@@ -118,19 +125,23 @@ impl Step<'_> {
     }
 
     pub(super) async fn complete(&mut self, complete: &Complete) -> Taken {
-        let (headers, tags) = match self.upload(&complete.place, &complete.upload).await? {
+        let (headers, tags, full_sum) = match self.upload(&complete.place, &complete.upload).await? {
             Ok(found) => found,
+            // A client that lost the answer asks again, and is told what came of it.
+            Err(ObjectError::NoSuchUpload) => return self.completed(&complete.place, &complete.upload).await,
             Err(error) => return Ok(Err(error)),
         };
         let mut pieces = self.pieces(&complete.upload).await?;
         let (mut chosen, mut before) = (Vec::with_capacity(complete.parts.len()), 0);
-        for (number, etag) in &complete.parts {
+        for (number, etag, claimed) in &complete.parts {
             if *number <= before {
                 return Ok(Err(ObjectError::PartOrder));
             }
             before = *number;
             match pieces.remove(number) {
-                Some(piece) if etag.as_ref().is_none_or(|e| *e == piece.etag) => chosen.push(piece),
+                Some(piece) if etag.as_ref().is_none_or(|e| *e == piece.etag) && claimed.fits(&piece.sums) => {
+                    chosen.push(piece);
+                }
                 _ => return Ok(Err(ObjectError::BadPart)),
             }
         }
@@ -145,9 +156,14 @@ impl Step<'_> {
         if complete.size.is_some_and(|stated| stated != size) {
             return Ok(Err(ObjectError::BadArgument("the stated size is not the size of the parts together")));
         }
+        let parts: Vec<(u64, &Sums)> = chosen.iter().map(|p| (p.size, &p.sums)).collect();
+        let sums = combined(&parts, full_sum);
+        if !complete.claimed.fits(&sums) {
+            return Ok(Err(ObjectError::BadChecksum("stated")));
+        }
         let kind = EventKind::CompleteMultipartUpload;
-        let old = match self.may_write(&complete.place, &complete.conditions, kind).await? {
-            Ok(old) => old,
+        let ready = match self.may_write(&complete.place, &complete.conditions, kind).await? {
+            Ok(ready) => ready,
             Err(error) => return Ok(Err(error)),
         };
         let mut md5 = Md5::new();
@@ -167,18 +183,19 @@ impl Step<'_> {
             etag: &etag,
             headers: &parsed(&headers)?,
             tags: &parsed::<Vec<(String, String)>>(&tags)?,
-            sums: &Sums::default(),
+            sums: &sums,
             parts: &sizes,
             slices: &slices,
             inline: None,
+            upload: Some(&complete.upload),
             kind,
             cause: &complete.cause,
         };
-        Ok(Ok(self.replace(old, new).await?))
+        Ok(Ok(self.replace(ready, new).await?))
     }
 
     async fn pieces(&mut self, upload: &str) -> Result<HashMap<u32, Piece>, sqlx::Error> {
-        let rows = sqlx::query("SELECT number, size, etag, slices FROM parts WHERE upload = ?1")
+        let rows = sqlx::query("SELECT number, size, etag, slices, sums FROM parts WHERE upload = ?1")
             .bind(upload)
             .fetch_all(&mut *self.conn)
             .await?;
@@ -187,6 +204,7 @@ impl Step<'_> {
                 size: row.try_get::<i64, _>(1)?.unsigned_abs(),
                 etag: row.try_get(2)?,
                 slices: slices_of(&row.try_get::<String, _>(3)?)?,
+                sums: parsed(&row.try_get::<String, _>(4)?)?,
             };
             Ok((row.try_get(0)?, piece))
         };

@@ -12,7 +12,7 @@ const PAGE_MAX: i32 = 1000;
 /// Most CORS rules of a bucket, as in COS and S3.
 const CORS_RULES_MAX: usize = 100;
 
-fn limit(asked: Option<i32>) -> S3Result<(i32, usize)> {
+pub(super) fn limit(asked: Option<i32>) -> S3Result<(i32, usize)> {
     let asked = asked.unwrap_or(PAGE_MAX);
     if asked < 0 {
         return Err(s3_error!(InvalidArgument, "The number of keys on a page is not negative."));
@@ -21,7 +21,7 @@ fn limit(asked: Option<i32>) -> S3Result<(i32, usize)> {
     Ok((keys, usize::try_from(keys).unwrap_or(0)))
 }
 
-fn encodes(encoding: Option<&EncodingType>) -> S3Result<bool> {
+pub(super) fn encodes(encoding: Option<&EncodingType>) -> S3Result<bool> {
     match encoding.map(EncodingType::as_str) {
         None | Some("") => Ok(false),
         Some("url") => Ok(true),
@@ -38,7 +38,7 @@ fn page(page: ListPage, encode: bool, owner: Option<&Owner>) -> (ObjectList, Com
 }
 
 impl Api {
-    fn owner(&self) -> Owner {
+    pub(super) fn owner(&self) -> Owner {
         Owner { id: Some(self.owner.to_string()), display_name: Some(self.owner.to_string()) }
     }
 
@@ -225,15 +225,6 @@ impl Api {
         };
         let cors_rules = Some(bucket.cors.into_iter().map(rule).collect());
         Ok(S3Response::new(GetBucketCorsOutput { cors_rules }))
-    }
-
-    pub(super) async fn do_versioning(
-        &self,
-        req: S3Request<GetBucketVersioningInput>,
-    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        self.store.bucket(&req.input.bucket).await?;
-        // Never switched on: what S3 says of a new bucket.
-        Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 
     pub(super) async fn do_list_uploads(

@@ -2,7 +2,7 @@
 
 use crate::ObjectError;
 use crate::db::{Outcome, Place};
-use crate::entry::{Conditions, Headers, Listed, Sums};
+use crate::entry::{Conditions, Headers, Listed, Sums, shown_version};
 use crate::ingest::Wanted;
 use crate::limits::Limits;
 use crate::outbox::Cause;
@@ -19,6 +19,9 @@ impl From<ObjectError> for S3Error {
         let (code, status) = match &error {
             E::NoSuchBucket => (S3ErrorCode::NoSuchBucket, 404),
             E::NoSuchKey => (S3ErrorCode::NoSuchKey, 404),
+            E::NoSuchVersion => (S3ErrorCode::NoSuchVersion, 404),
+            E::Marker { latest: true, .. } => (S3ErrorCode::NoSuchKey, 404),
+            E::Marker { .. } => (S3ErrorCode::MethodNotAllowed, 405),
             E::NoSuchUpload => (S3ErrorCode::NoSuchUpload, 404),
             E::BucketExists => (S3ErrorCode::BucketAlreadyOwnedByYou, 409),
             E::BucketNotEmpty => (S3ErrorCode::BucketNotEmpty, 409),
@@ -51,6 +54,14 @@ impl From<ObjectError> for S3Error {
         if let Ok(status) = http::StatusCode::from_u16(status) {
             out.set_status_code(status);
         }
+        if let E::Marker { version, .. } = &error {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("x-amz-delete-marker", http::HeaderValue::from_static("true"));
+            if let Ok(version) = http::HeaderValue::try_from(shown_version(version)) {
+                headers.insert("x-amz-version-id", version);
+            }
+            out.set_headers(headers);
+        }
         out
     }
 }
@@ -73,7 +84,7 @@ pub(super) fn listed_time(ms: i64) -> Timestamp {
     (UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs())).into()
 }
 
-pub(super) fn seconds(time: &Timestamp) -> Option<i64> {
+pub(crate) fn seconds(time: &Timestamp) -> Option<i64> {
     let mut text = Vec::new();
     time.format(TimestampFormat::EpochSeconds, &mut text).ok()?;
     let text = String::from_utf8(text).ok()?;
@@ -102,15 +113,35 @@ pub(super) fn conditions(
         none_match: condition(none_match),
         modified_since_s: modified_since.and_then(seconds),
         unmodified_since_s: unmodified_since.and_then(seconds),
+        ..Conditions::default()
     }
 }
 
-pub(super) fn source(source: CopySource) -> S3Result<Place> {
+/// What a delete holds an object against, beside its ETag.
+pub(super) fn also(conditions: Conditions, size: Option<i64>, modified: Option<&Timestamp>) -> Conditions {
+    Conditions { size: size.and_then(|n| u64::try_from(n).ok()), modified_s: modified.and_then(seconds), ..conditions }
+}
+
+/// The version that a request names; empty for the one called null.
+pub(super) fn version(asked: Option<&str>) -> S3Result<Option<String>> {
+    match asked {
+        None | Some("") => Ok(None),
+        Some("null") => Ok(Some(String::new())),
+        Some(id) if id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Some(id.to_owned())),
+        Some(_) => Err(s3_error!(InvalidArgument, "The version id is not one that was given here.")),
+    }
+}
+
+/// The version that an answer names.
+pub(super) fn told(version: Option<&str>) -> Option<String> {
+    version.map(|v| shown_version(v).to_owned())
+}
+
+pub(super) fn source(source: CopySource) -> S3Result<(Place, Option<String>)> {
     match source {
-        CopySource::Bucket { version_id: Some(v), .. } if !v.is_empty() && &*v != "null" => {
-            Err(s3_error!(NotImplemented, "There are no versions of objects here; leave versionId out."))
+        CopySource::Bucket { bucket, key, version_id } => {
+            Ok((place(bucket.into(), key.into()), version(version_id.as_deref())?))
         }
-        CopySource::Bucket { bucket, key, .. } => Ok(place(bucket.into(), key.into())),
         _ => Err(s3_error!(NotImplemented, "The source of a copy must be a bucket and a key.")),
     }
 }
@@ -162,6 +193,12 @@ pub(super) fn tags(header: Option<String>, limits: &Limits) -> Result<Vec<(Strin
     checked_tags(pairs.into_owned().collect(), limits)
 }
 
+/// By their keys, as S3 gives them back.
+fn sorted(mut tags: Vec<(String, String)>) -> Vec<(String, String)> {
+    tags.sort();
+    tags
+}
+
 pub(super) fn checked_tags(tags: Vec<(String, String)>, limits: &Limits) -> Result<Vec<(String, String)>, ObjectError> {
     if tags.len() > limits.tags_max {
         return Err(ObjectError::BadTag("there are more than 10"));
@@ -177,7 +214,7 @@ pub(super) fn checked_tags(tags: Vec<(String, String)>, limits: &Limits) -> Resu
             return Err(ObjectError::BadTag("a key appears twice"));
         }
     }
-    Ok(tags)
+    Ok(sorted(tags))
 }
 
 /// A body as it came, and what the client says of it.
@@ -232,10 +269,21 @@ pub(super) fn body(
     Ok(PutBody { body, stated, md5, wanted, claimed: Box::new(claimed) })
 }
 
-/// ETag, time in milliseconds and checksums of what was written.
-pub(super) fn written(outcome: Outcome) -> S3Result<(String, i64, u64, Sums)> {
+/// What was written.
+pub(super) struct Written {
+    pub(super) etag: String,
+    /// Milliseconds since the Unix epoch.
+    pub(super) modified_ms: i64,
+    pub(super) sums: Sums,
+    /// As clients see it.
+    pub(super) version: Option<String>,
+}
+
+pub(super) fn written(outcome: Outcome) -> S3Result<Written> {
     match outcome {
-        Outcome::Object { etag, modified_ms, size, sums } => Ok((etag, modified_ms, size, sums)),
+        Outcome::Object { etag, modified_ms, sums, version, .. } => {
+            Ok(Written { etag, modified_ms, sums, version: told(version.as_deref()) })
+        }
         _ => Err(ObjectError::Internal.into()),
     }
 }

@@ -4,6 +4,9 @@ mod buckets;
 mod convert;
 mod objects;
 mod uploads;
+mod versions;
+
+pub(crate) use convert::seconds;
 
 use crate::rules::EventKind;
 use crate::store::Store;
@@ -44,6 +47,13 @@ operations! {
     delete_bucket: DeleteBucketInput -> DeleteBucketOutput = do_delete_bucket;
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput = do_location;
     get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = do_versioning;
+    put_bucket_versioning: PutBucketVersioningInput -> PutBucketVersioningOutput = do_put_versioning;
+    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput = do_list_versions;
+    get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = do_get_bucket_acl;
+    put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = do_put_bucket_acl;
+    get_object_acl: GetObjectAclInput -> GetObjectAclOutput = do_get_object_acl;
+    put_object_acl: PutObjectAclInput -> PutObjectAclOutput = do_put_object_acl;
+    get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput = do_attributes;
     put_bucket_cors: PutBucketCorsInput -> PutBucketCorsOutput = do_put_cors;
     get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput = do_get_cors;
     delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = do_delete_cors;

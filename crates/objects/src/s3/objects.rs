@@ -2,7 +2,8 @@
 
 use super::Api;
 use super::convert::{
-    body, cause, checked_tags, conditions, etag, headers_of, is_private, place, refuse, source, tags, time, written,
+    also, body, cause, checked_tags, condition, conditions, etag, headers_of, is_private, place, refuse, source, tags,
+    time, told, version, written,
 };
 use crate::ObjectError;
 use crate::db::Copy;
@@ -13,6 +14,15 @@ use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result};
 use std::ops::Range as Span;
 use std::sync::Arc;
+
+/// Whether an object's checksum is one of its bytes, or one of its parts' checksums.
+pub(super) fn kind_of_sums(sums: &Sums) -> Option<ChecksumType> {
+    let Sums { crc32, crc32c, crc64nvme, sha1, sha256 } = sums;
+    let sum = [crc32, crc32c, crc64nvme, sha1, sha256].into_iter().flatten().next()?;
+    // Base64 has no `-`.
+    let kind = if sum.contains('-') { ChecksumType::COMPOSITE } else { ChecksumType::FULL_OBJECT };
+    Some(ChecksumType::from_static(kind))
+}
 
 macro_rules! sums_of {
     ($input:expr) => {
@@ -30,12 +40,6 @@ pub(super) use sums_of;
 const NO_KEYS: &str = "Encryption with keys of a request's own is not to be had here; leave its headers out.";
 const NO_ACL: &str =
     "Access lists are not to be had here: every request is signed. Leave the ACL out, or say `private`.";
-const NO_VERSIONS: &str = "There are no versions of objects here; leave versionId out.";
-
-/// A version that only says "the one there is" is fine.
-fn no_version(version: Option<&str>) -> S3Result<()> {
-    refuse(version.is_some_and(|v| !v.is_empty() && v != "null"), NO_VERSIONS)
-}
 
 /// What of an object a read is to give.
 struct Wish {
@@ -105,7 +109,7 @@ fn choose(entry: Entry, wish: &Wish) -> S3Result<Found> {
 macro_rules! answer_of {
     ($output:ident, $found:expr) => {{
         let found = $found;
-        let whole = found.sums != Sums::default();
+        let kind = kind_of_sums(&found.sums);
         let (content_range, headers) = (found.content_range(), &found.entry.headers);
         $output {
             accept_ranges: Some("bytes".into()),
@@ -121,8 +125,9 @@ macro_rules! answer_of {
             metadata: Some(headers.meta.clone().into_iter().collect()),
             e_tag: Some(etag(&found.entry.etag)),
             last_modified: Some(time(found.entry.modified_ms)),
+            version_id: told(found.entry.version.as_deref()),
             parts_count: Some(found.entry.parts.len()).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok()),
-            checksum_type: whole.then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+            checksum_type: kind,
             checksum_crc32: found.sums.crc32.clone(),
             checksum_crc32c: found.sums.crc32c.clone(),
             checksum_crc64nvme: found.sums.crc64nvme.clone(),
@@ -137,7 +142,7 @@ impl Api {
     pub(super) async fn do_get(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
         refuse(input.sse_customer_key.is_some(), NO_KEYS)?;
-        no_version(input.version_id.as_deref())?;
+        let version = version(input.version_id.as_deref())?;
         let wish = Wish {
             conditions: conditions(
                 input.if_match,
@@ -150,7 +155,7 @@ impl Api {
             sums: input.checksum_mode.is_some_and(|m| m.as_str() == ChecksumMode::ENABLED),
         };
         let looking = self.store.files.looking();
-        let found = choose(self.store.object(&place(input.bucket, input.key)).await?, &wish)?;
+        let found = choose(self.store.object(&place(input.bucket, input.key), version.as_deref()).await?, &wish)?;
         let mut output = answer_of!(GetObjectOutput, &found);
         output.tag_count = i32::try_from(found.entry.tags.len()).ok().filter(|n| *n > 0);
         let outgoing = Outgoing::new(found.entry.content, found.span, looking, Arc::clone(&self.store.sent));
@@ -161,7 +166,7 @@ impl Api {
     pub(super) async fn do_head(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = req.input;
         refuse(input.sse_customer_key.is_some(), NO_KEYS)?;
-        no_version(input.version_id.as_deref())?;
+        let version = version(input.version_id.as_deref())?;
         let wish = Wish {
             conditions: conditions(
                 input.if_match,
@@ -173,8 +178,14 @@ impl Api {
             part: input.part_number,
             sums: input.checksum_mode.is_some_and(|m| m.as_str() == ChecksumMode::ENABLED),
         };
-        let found = choose(self.store.object(&place(input.bucket, input.key)).await?, &wish)?;
-        Ok(S3Response::new(answer_of!(HeadObjectOutput, &found)))
+        let found = choose(self.store.object(&place(input.bucket, input.key), version.as_deref()).await?, &wish)?;
+        let tags = found.entry.tags.len();
+        let mut answer = S3Response::new(answer_of!(HeadObjectOutput, &found));
+        if tags > 0 {
+            // The type of the answer has no field for it.
+            answer.headers.insert("x-amz-tagging-count", tags.into());
+        }
+        Ok(answer)
     }
 
     pub(super) async fn do_put(
@@ -204,10 +215,12 @@ impl Api {
         )?;
         let place = place(std::mem::take(&mut input.bucket), std::mem::take(&mut input.key));
         let outcome = self.store.put(place, body, (headers, tags), conditions, (kind, cause)).await?;
-        let (tag, _, _, sums) = written(outcome)?;
+        let done = written(outcome)?;
+        let sums = done.sums;
         let full = sums != Sums::default();
         Ok(S3Response::new(PutObjectOutput {
-            e_tag: Some(etag(&tag)),
+            e_tag: Some(etag(&done.etag)),
+            version_id: done.version,
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
             checksum_crc64nvme: sums.crc64nvme,
@@ -229,9 +242,10 @@ impl Api {
         let headers = replaces(input.metadata_directive.as_ref().map(|d| d.as_str())).then_some(new_headers);
         let retag = replaces(input.tagging_directive.as_ref().map(|d| d.as_str()));
         let tags = if retag { Some(tags(input.tagging.take(), &self.store.limits)?) } else { None };
-        let from = source(input.copy_source.clone())?;
+        let (from, version) = source(input.copy_source.clone())?;
         let place = place(std::mem::take(&mut input.bucket), std::mem::take(&mut input.key));
-        if from.bucket == place.bucket && from.key == place.key && headers.is_none() && tags.is_none() {
+        let onto_itself = from.bucket == place.bucket && from.key == place.key && version.is_none();
+        if onto_itself && headers.is_none() && tags.is_none() {
             return Err(S3Error::with_message(
                 s3s::S3ErrorCode::InvalidRequest,
                 "An object copied onto itself must be given new metadata: set the metadata directive to REPLACE.",
@@ -243,11 +257,13 @@ impl Api {
             input.copy_source_if_modified_since.as_ref(),
             input.copy_source_if_unmodified_since.as_ref(),
         );
-        let outcome = self.store.copy(Copy { from, from_conditions, place, headers, tags, cause }).await?;
-        let (tag, modified_ms, _, sums) = written(outcome)?;
+        let source_version = told(version.as_deref());
+        let outcome = self.store.copy(Copy { from, version, from_conditions, place, headers, tags, cause }).await?;
+        let done = written(outcome)?;
+        let sums = done.sums;
         let result = CopyObjectResult {
-            e_tag: Some(etag(&tag)),
-            last_modified: Some(time(modified_ms)),
+            e_tag: Some(etag(&done.etag)),
+            last_modified: Some(time(done.modified_ms)),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
             checksum_crc64nvme: sums.crc64nvme,
@@ -255,7 +271,12 @@ impl Api {
             checksum_sha256: sums.sha256,
             ..Default::default()
         };
-        Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+        Ok(S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(result),
+            copy_source_version_id: source_version,
+            version_id: done.version,
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn do_delete(
@@ -263,10 +284,16 @@ impl Api {
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let cause = cause(&req);
-        no_version(req.input.version_id.as_deref())?;
-        let conditions = conditions(req.input.if_match, None, None, None);
-        self.store.delete(place(req.input.bucket, req.input.key), conditions, cause).await?;
-        Ok(S3Response::new(DeleteObjectOutput::default()))
+        let input = req.input;
+        let version = version(input.version_id.as_deref())?;
+        let conditions = conditions(input.if_match, None, None, None);
+        let conditions = also(conditions, input.if_match_size, input.if_match_last_modified_time.as_ref());
+        let deleted = self.store.delete(place(input.bucket, input.key), version, conditions, cause).await?;
+        Ok(S3Response::new(DeleteObjectOutput {
+            delete_marker: deleted.marker.then_some(true),
+            version_id: told(deleted.version.as_deref()),
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn do_delete_many(
@@ -280,24 +307,37 @@ impl Api {
         }
         let mut output = DeleteObjectsOutput::default();
         let mut errors = Vec::new();
-        let mut keys = Vec::new();
+        let mut which = Vec::new();
         for object in objects {
-            match no_version(object.version_id.as_deref()) {
-                Ok(()) => keys.push(object.key),
-                Err(error) => errors.push((object.key, error)),
+            let bound =
+                Conditions { matches: condition(object.e_tag.map(ETagCondition::ETag)), ..Conditions::default() };
+            let bound = also(bound, object.size, object.last_modified_time.as_ref());
+            match version(object.version_id.as_deref()) {
+                Ok(version) => which.push((object.key, version, bound)),
+                Err(error) => errors.push((object.key, object.version_id, error)),
             }
         }
-        let results = self.store.delete_many(req.input.bucket, keys.clone(), cause).await?;
+        let results = self.store.delete_many(req.input.bucket, which.clone(), cause).await?;
         let mut deleted = Vec::new();
-        for (key, result) in keys.into_iter().zip(results) {
+        for ((key, version, _), result) in which.into_iter().zip(results) {
+            let asked = told(version.as_deref());
             match result {
-                Ok(()) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
-                Err(error) => errors.push((key, error.into())),
+                Ok(done) => {
+                    let told = told(done.version.as_deref());
+                    deleted.push(DeletedObject {
+                        key: Some(key),
+                        delete_marker: done.marker.then_some(true),
+                        delete_marker_version_id: told.filter(|_| done.marker),
+                        version_id: asked,
+                    });
+                }
+                Err(error) => errors.push((key, asked, error.into())),
             }
         }
         output.deleted = Some(deleted).filter(|_| quiet != Some(true));
-        let error = |(key, error): (String, S3Error)| Error {
+        let error = |(key, version_id, error): (String, Option<String>, S3Error)| Error {
             key: Some(key),
+            version_id,
             code: Some(error.code().as_str().to_owned()),
             message: error.message().map(str::to_owned),
             ..Default::default()
@@ -310,30 +350,33 @@ impl Api {
         &self,
         req: S3Request<PutObjectTaggingInput>,
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
-        no_version(req.input.version_id.as_deref())?;
+        let version = version(req.input.version_id.as_deref())?;
         let tags = req.input.tagging.tag_set.into_iter();
         let tags = tags.map(|t| (t.key.unwrap_or_default(), t.value.unwrap_or_default())).collect();
         let tags = checked_tags(tags, &self.store.limits)?;
-        self.store.set_tags(place(req.input.bucket, req.input.key), tags).await?;
-        Ok(S3Response::new(PutObjectTaggingOutput::default()))
+        let version_id = told(version.as_deref());
+        self.store.set_tags(place(req.input.bucket, req.input.key), version, tags).await?;
+        Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
     }
 
     pub(super) async fn do_get_tags(
         &self,
         req: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-        no_version(req.input.version_id.as_deref())?;
-        let entry = self.store.object(&place(req.input.bucket, req.input.key)).await?;
+        let version = version(req.input.version_id.as_deref())?;
+        let entry = self.store.object(&place(req.input.bucket, req.input.key), version.as_deref()).await?;
+        let version_id = told(entry.version.as_deref());
         let tag_set = entry.tags.into_iter().map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect();
-        Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
+        Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id }))
     }
 
     pub(super) async fn do_delete_tags(
         &self,
         req: S3Request<DeleteObjectTaggingInput>,
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
-        no_version(req.input.version_id.as_deref())?;
-        self.store.set_tags(place(req.input.bucket, req.input.key), Vec::new()).await?;
-        Ok(S3Response::new(DeleteObjectTaggingOutput::default()))
+        let version = version(req.input.version_id.as_deref())?;
+        let version_id = told(version.as_deref());
+        self.store.set_tags(place(req.input.bucket, req.input.key), version, Vec::new()).await?;
+        Ok(S3Response::new(DeleteObjectTaggingOutput { version_id }))
     }
 }

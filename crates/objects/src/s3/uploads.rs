@@ -2,7 +2,8 @@
 
 use super::Api;
 use super::convert::{
-    body, cause, conditions, etag, headers_of, is_private, listed_time, place, refuse, source, tags, time, written,
+    body, cause, conditions, etag, headers_of, is_private, listed_time, place, refuse, source, tags, time, told,
+    written,
 };
 use super::objects::sums_of;
 use crate::ObjectError;
@@ -40,8 +41,9 @@ impl Api {
         )?;
         let headers = headers_of!(input, &self.store.limits)?;
         let tags = tags(input.tagging.take(), &self.store.limits)?;
+        let full = input.checksum_type.as_ref().is_some_and(|t| t.as_str() == ChecksumType::FULL_OBJECT);
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
-        let upload_id = self.store.create_upload(place(bucket.clone(), key.clone()), headers, tags).await?;
+        let upload_id = self.store.create_upload(place(bucket.clone(), key.clone()), headers, tags, full).await?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -68,9 +70,10 @@ impl Api {
         )?;
         let place = place(std::mem::take(&mut input.bucket), std::mem::take(&mut input.key));
         let (upload, number) = (std::mem::take(&mut input.upload_id), part_number(input.part_number)?);
-        let (tag, _, _, sums) = written(self.store.put_part(place, upload, number, body).await?)?;
+        let done = written(self.store.put_part(place, upload, number, body).await?)?;
+        let sums = done.sums;
         Ok(S3Response::new(UploadPartOutput {
-            e_tag: Some(etag(&tag)),
+            e_tag: Some(etag(&done.etag)),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
             checksum_crc64nvme: sums.crc64nvme,
@@ -93,11 +96,19 @@ impl Api {
             input.copy_source_if_unmodified_since.as_ref(),
         );
         let to = (place(input.bucket, input.key), input.upload_id, part_number(input.part_number)?);
-        let outcome = self.store.copy_part(source(input.copy_source)?, conditions, range, to).await?;
-        let (tag, modified_ms, ..) = written(outcome)?;
-        let result =
-            CopyPartResult { e_tag: Some(etag(&tag)), last_modified: Some(time(modified_ms)), ..Default::default() };
-        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+        let from = source(input.copy_source)?;
+        let copy_source_version_id = told(from.1.as_deref());
+        let done = written(self.store.copy_part(from, conditions, range, to).await?)?;
+        let result = CopyPartResult {
+            e_tag: Some(etag(&done.etag)),
+            last_modified: Some(time(done.modified_ms)),
+            ..Default::default()
+        };
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            copy_source_version_id,
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn do_list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
@@ -145,29 +156,39 @@ impl Api {
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let cause = cause(&req);
         let host = req.headers.get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
-        let input = req.input;
+        let mut input = req.input;
+        let claimed = sums_of!(input);
         let given = input.multipart_upload.and_then(|u| u.parts).unwrap_or_default();
         if given.is_empty() || given.len() > self.store.limits.parts_max as usize {
             return Err(s3_error!(MalformedXML, "The list of parts has 1 to 10000 of them."));
         }
-        let part = |p: CompletedPart| {
-            Ok::<_, ObjectError>((part_number(p.part_number.unwrap_or(0))?, p.e_tag.map(ETag::into_value)))
+        let part = |mut p: CompletedPart| {
+            let sums = sums_of!(p);
+            Ok::<_, ObjectError>((part_number(p.part_number.unwrap_or(0))?, p.e_tag.map(ETag::into_value), sums))
         };
         let (bucket, key) = (input.bucket, input.key);
         let complete = Complete {
             place: place(bucket.clone(), key.clone()),
             upload: input.upload_id,
             parts: given.into_iter().map(part).collect::<Result<_, _>>()?,
+            claimed,
             size: input.mpu_object_size.and_then(|n| u64::try_from(n).ok()),
             conditions: conditions(input.if_match, input.if_none_match, None, None),
             cause,
         };
-        let (tag, ..) = written(self.store.complete(complete).await?)?;
+        let done = written(self.store.complete(complete).await?)?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             location: Some(format!("http://{host}/{key}")),
             bucket: Some(bucket),
             key: Some(key),
-            e_tag: Some(etag(&tag)),
+            e_tag: Some(etag(&done.etag)),
+            version_id: done.version,
+            checksum_type: super::objects::kind_of_sums(&done.sums),
+            checksum_crc32: done.sums.crc32,
+            checksum_crc32c: done.sums.crc32c,
+            checksum_crc64nvme: done.sums.crc64nvme,
+            checksum_sha1: done.sums.sha1,
+            checksum_sha256: done.sums.sha256,
             ..Default::default()
         }))
     }

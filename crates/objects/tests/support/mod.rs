@@ -1,6 +1,8 @@
 //! A store in a folder of its own, and a client that signs in COS's way.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod aws;
+
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub const BUCKET: &str = "b-1250000000";
-const HOST: &str = "127.0.0.1:8701";
+pub const HOST: &str = "127.0.0.1:8701";
 
 /// Limits that do not depend on the disk of the machine.
 pub fn limits() -> Limits {
