@@ -9,7 +9,7 @@ use crate::deliveries::Deliveries;
 use crate::endings::{Account, Endings};
 use crate::events::{EventConcurrency, EventParts, Events};
 use crate::installs::Installs;
-use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, Logs};
+use crate::ports::{ApiTriggers, Destinations, Installer, InvokeRequest, Invoker, Logs};
 use crate::provisioned::ProvisionedOrder;
 use crate::replays::Replays;
 use crate::triggered::{BoundTrigger, TriggeredEvent};
@@ -97,6 +97,8 @@ pub struct Ports {
     pub logs: Arc<dyn Logs>,
     /// Installs dependencies; `None`: packages come with theirs.
     pub installer: Option<Arc<dyn Installer>>,
+    /// The API gateway; `None`: there is none.
+    pub apis: Option<Arc<dyn ApiTriggers>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -125,6 +127,7 @@ pub(crate) struct Inner {
     pub replays: Arc<Replays>,
     pub deliveries: Arc<Deliveries>,
     pub installs: Arc<Installs>,
+    pub apis: Option<Arc<dyn ApiTriggers>>,
     pub links: Links,
     pub options: Options,
 }
@@ -156,7 +159,7 @@ pub struct Download {
 impl Control {
     /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
     pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
-        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, clock } = ports;
+        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, apis, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
         let event_parts = EventParts {
@@ -202,6 +205,7 @@ impl Control {
             replays,
             deliveries,
             installs,
+            apis,
             links,
             options,
         })))

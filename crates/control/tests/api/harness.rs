@@ -289,6 +289,7 @@ impl Platform {
             invoker: invoker.clone(),
             logs: logs.clone(),
             installer: Some(Arc::new(FakeInstaller)),
+            apis: None,
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();
