@@ -10,7 +10,7 @@ use crate::deliveries::Deliveries;
 use crate::endings::{Account, Endings};
 use crate::events::{EventConcurrency, EventParts, Events};
 use crate::installs::Installs;
-use crate::ports::{Destinations, Installer, InvokeRequest, Invoker, KafkaTopics, Logs};
+use crate::ports::{ApiTriggers, Destinations, Installer, InvokeRequest, Invoker, KafkaTopics, Logs};
 use crate::provisioned::ProvisionedOrder;
 use crate::replays::Replays;
 use crate::triggered::{BoundTrigger, CallEnd, TriggeredCall, TriggeredEvent};
@@ -103,6 +103,8 @@ pub struct Ports {
     pub installer: Option<Arc<dyn Installer>>,
     /// The Kafka clusters that triggers may name; `None`: the platform cannot reach any.
     pub kafka: Option<Arc<dyn KafkaTopics>>,
+    /// The API gateway; `None`: there is none.
+    pub apis: Option<Arc<dyn ApiTriggers>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -134,6 +136,7 @@ pub(crate) struct Inner {
     pub replays: Arc<Replays>,
     pub deliveries: Arc<Deliveries>,
     pub installs: Arc<Installs>,
+    pub apis: Option<Arc<dyn ApiTriggers>>,
     pub links: Links,
     pub chains: Arc<Chains>,
     pub options: Options,
@@ -166,7 +169,7 @@ pub struct Download {
 impl Control {
     /// Loads the catalogue and makes the API ready; events run once [`Control::run_events`] is called. Errors: see [`LoadError`].
     pub async fn start(ports: Ports, options: Options) -> Result<Self, LoadError> {
-        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, kafka, clock } = ports;
+        let Ports { meta, blobs, events, failures, destinations, invoker, logs, installer, kafka, apis, clock } = ports;
         let catalogue = Catalogue::load(meta, invoker.clone(), clock.now_ms()).await?;
         let endings = Arc::new(Endings::new(failures.clone(), catalogue.clone(), clock.clone(), options.account));
         let chains = Arc::new(Chains::new(options.call_depth_max));
@@ -215,6 +218,7 @@ impl Control {
             replays,
             deliveries,
             installs,
+            apis,
             links,
             chains,
             options,

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_base::Abort;
 use mayfly_model::{
-    Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId, ScalingConfig, Target,
+    ApiError, Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId, ScalingConfig,
+    Target,
     VersionKey,
 };
 use std::sync::Arc;
@@ -385,4 +386,79 @@ pub trait Logs: Send + Sync {
 
     /// Waits, but not for ever, until every record that there is now outlives the end of this process.
     async fn written(&self);
+}
+
+/// A trigger of type `apigw` that is to be.
+#[derive(Clone, Debug)]
+pub struct NewApiTrigger {
+    /// Namespace of the function.
+    pub namespace: String,
+    /// Name of the function.
+    pub function: String,
+    /// The version or alias that answers; it is there.
+    pub qualifier: String,
+    /// True for an HTTP function.
+    pub takes_http: bool,
+    /// Name of the trigger.
+    pub name: String,
+    /// `TriggerDesc`, as it came.
+    pub desc: String,
+    /// `CustomArgument`.
+    pub argument: String,
+    /// Free text.
+    pub description: String,
+    /// The host that the client used for the API.
+    pub host: String,
+}
+
+/// A trigger of type `apigw`: an API that leads to a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiTrigger {
+    /// Its name.
+    pub name: String,
+    /// `TriggerDesc` as clients are shown it.
+    pub desc: String,
+    /// The version or alias that answers.
+    pub qualifier: String,
+    /// `CustomArgument`.
+    pub argument: String,
+    /// Free text.
+    pub description: String,
+    /// `service/<service>/API/<api>`.
+    pub resource: String,
+    /// When it was created, in milliseconds since the epoch.
+    pub add_time_ms: u64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub mod_time_ms: u64,
+}
+
+/// Which trigger of type `apigw` is meant.
+#[derive(Clone, Debug)]
+pub struct ApiTriggerRef {
+    /// Namespace of the function.
+    pub namespace: String,
+    /// Name of the function.
+    pub function: String,
+    /// Name of the trigger.
+    pub name: String,
+    /// Only one of this version or alias.
+    pub qualifier: Option<String>,
+    /// `TriggerDesc`: tells several of one name from each other.
+    pub desc: Option<String>,
+}
+
+/// The API gateway, as far as triggers are concerned. It keeps them: here they are not stored a second time.
+#[async_trait]
+pub trait ApiTriggers: Send + Sync {
+    /// Creates one. Durable when it returns. Errors: SCF's codes.
+    async fn create(&self, new: NewApiTrigger) -> Result<ApiTrigger, ApiError>;
+
+    /// Deletes one. Errors: `ResourceNotFound.Trigger`; `MissingParameter` when several are meant.
+    async fn delete(&self, meant: ApiTriggerRef) -> Result<(), ApiError>;
+
+    /// Those of a function. `host`: what the client called the platform.
+    fn list(&self, namespace: &str, function: &str, host: &str) -> Vec<ApiTrigger>;
+
+    /// A function is gone, and its triggers with it.
+    async fn forget(&self, namespace: &str, function: &str) -> Result<(), ApiError>;
 }

@@ -186,7 +186,7 @@ impl Run for DeleteAlias {
         }
         catalogue
             .change_existing(&namespace, &function, |state| {
-                if let Some(trigger) = leading_here(&state.record, name.as_str()) {
+                if let Some(trigger) = leading_here(cx, &state.record, name.as_str()) {
                     let message = format!(
                         "The alias `{name}` cannot be deleted: the trigger {trigger} leads to it. Delete that first."
                     );

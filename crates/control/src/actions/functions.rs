@@ -346,6 +346,7 @@ impl Run for DeleteFunction {
         let decide = |state: &FunctionState| Ok(Next { state: None, force: false, result: state.record.id.clone() });
         let id = cx.control.catalogue.change_existing(&namespace, &name, decide).await?;
         cx.control.installs.forget(&id);
+        super::api_triggers::forget(cx, namespace.as_str(), name.as_str()).await?;
         Ok(Answer::new())
     }
 }

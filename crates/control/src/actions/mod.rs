@@ -1,6 +1,7 @@
 //! What the actions do. One file for each group; each action is one `Run` implementation.
 
 pub(crate) mod aliases;
+pub(crate) mod api_triggers;
 pub(crate) mod async_events;
 pub(crate) mod bound;
 pub(crate) mod certificates;

@@ -2,12 +2,13 @@
 
 use super::common::{Page, ascending, contains, description, filled, find, function_name, namespace, order_by};
 use super::domains::leading_to;
-use super::{Answer, Cx, Run, bound, trigger_desc};
+use super::{Answer, Cx, Run, api_triggers, bound, trigger_desc};
 use crate::api::requests::{
     CreateTrigger, DeleteTrigger, Filter, GetTrigger, ListTriggers, UpdateTrigger, UpdateTriggerStatus,
 };
 use crate::api::time;
 use crate::catalogue::{FunctionState, Next, clip, no_version};
+use crate::ports::ApiTrigger;
 use async_trait::async_trait;
 use mayfly_model::{ApiError, FunctionName, FunctionRecord, Qualifier, TriggerConfig, TriggerKind, UrlConfig};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// Longest `CustomArgument`, in bytes.
 const ARGUMENT_BYTES_MAX: usize = 4096;
 /// Types of triggers that SCF has and this platform does not.
-const NOT_BUILT: [&str; 9] = ["cls", "apigw", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
+const NOT_BUILT: [&str; 8] = ["cls", "clb", "mps", "cm", "vod", "eb", "cdn", "tdmq"];
 
 /// A function's URL on `host`; `$DEFAULT` needs no mention.
 pub fn url(scheme: &str, host: &str, namespace: &str, function: &str, qualifier: &str) -> String {
@@ -66,6 +67,8 @@ pub fn show(cx: Cx<'_>, record: &FunctionRecord, config: &UrlConfig) -> Value {
 enum Kind {
     /// `http`.
     Url,
+    /// `apigw`.
+    Api,
     /// One that hands over events.
     Bound(TriggerKind),
 }
@@ -75,6 +78,9 @@ fn kind(text: &str) -> Result<Kind, ApiError> {
     if text.eq_ignore_ascii_case("http") {
         return Ok(Kind::Url);
     }
+    if text.eq_ignore_ascii_case(api_triggers::TYPE) {
+        return Ok(Kind::Api);
+    }
     if let Some(kind) = TriggerKind::parse(text) {
         return Ok(Kind::Bound(kind));
     }
@@ -82,10 +88,10 @@ fn kind(text: &str) -> Result<Kind, ApiError> {
     match NOT_BUILT.iter().find(|name| name.eq_ignore_ascii_case(text)) {
         Some(name) => Err(ApiError::new(
             "UnsupportedOperation.Trigger",
-            format!("Triggers of type `{name}` are not built yet; this platform has `http`{}.", built()),
+            format!("Triggers of type `{name}` are not built yet; this platform has `http`, `apigw`{}.", built()),
         )),
         None => {
-            let message = format!("There is no trigger type `{}`; there are `http`{}.", clip(text), built());
+            let message = format!("There is no trigger type `{}`; there are `http`, `apigw`{}.", clip(text), built());
             Err(ApiError::new("InvalidParameterValue.Type", message))
         }
     }
@@ -172,8 +178,10 @@ async fn change(
 impl Run for CreateTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
-        if let Kind::Bound(kind) = kind(&self.kind)? {
-            return bound::create(cx, kind, self).await;
+        match kind(&self.kind)? {
+            Kind::Url => {}
+            Kind::Api => return api_triggers::create(cx, self).await,
+            Kind::Bound(kind) => return bound::create(cx, kind, self).await,
         }
         let name = trigger_name(self.trigger_name)?;
         let terms = trigger_desc::read(self.trigger_desc.as_deref().unwrap_or_default())?;
@@ -226,8 +234,10 @@ impl Run for CreateTrigger {
 impl Run for DeleteTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let (namespace, function) = (namespace(&self.namespace)?, function_name(&self.function_name)?);
-        if let Kind::Bound(kind) = kind(&self.kind)? {
-            return bound::delete(cx, kind, self).await;
+        match kind(&self.kind)? {
+            Kind::Url => {}
+            Kind::Api => return api_triggers::delete(cx, self).await,
+            Kind::Bound(kind) => return bound::delete(cx, kind, self).await,
         }
         let decide = |state: &FunctionState| {
             let at = place(state, &self.trigger_name, filled(&self.qualifier))?;
@@ -250,8 +260,10 @@ impl Run for DeleteTrigger {
 #[async_trait]
 impl Run for UpdateTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
-        if let Kind::Bound(kind) = kind(&self.kind)? {
-            return bound::update(cx, kind, self).await;
+        match kind(&self.kind)? {
+            Kind::Url => {}
+            Kind::Api => return Err(api_triggers::unchangeable()),
+            Kind::Bound(kind) => return bound::update(cx, kind, self).await,
         }
         let terms = filled(&self.trigger_desc).map(trigger_desc::read).transpose()?;
         let enabled = filled(&self.enable).map(enable).transpose()?;
@@ -274,8 +286,10 @@ impl Run for UpdateTrigger {
 #[async_trait]
 impl Run for UpdateTriggerStatus {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
-        if let Kind::Bound(kind) = kind(&self.kind)? {
-            return bound::update_status(cx, kind, self).await;
+        match kind(&self.kind)? {
+            Kind::Url => {}
+            Kind::Api => return Err(api_triggers::unchangeable()),
+            Kind::Bound(kind) => return bound::update_status(cx, kind, self).await,
         }
         let enabled = enable(&self.enable)?;
         let function = (&self.namespace, self.function_name.as_str());
@@ -296,6 +310,7 @@ impl Run for UpdateTriggerStatus {
 enum Any<'a> {
     Url(&'a UrlConfig),
     Bound(&'a TriggerConfig),
+    Api(ApiTrigger),
 }
 
 impl Any<'_> {
@@ -303,6 +318,7 @@ impl Any<'_> {
         match self {
             Self::Url(url) => &url.trigger,
             Self::Bound(trigger) => &trigger.name,
+            Self::Api(trigger) => &trigger.name,
         }
     }
 
@@ -310,6 +326,7 @@ impl Any<'_> {
         match self {
             Self::Url(_) => "http",
             Self::Bound(trigger) => trigger.kind().as_str(),
+            Self::Api(_) => api_triggers::TYPE,
         }
     }
 
@@ -317,6 +334,7 @@ impl Any<'_> {
         match self {
             Self::Url(url) => &url.qualifier,
             Self::Bound(trigger) => &trigger.qualifier,
+            Self::Api(trigger) => &trigger.qualifier,
         }
     }
 
@@ -324,6 +342,7 @@ impl Any<'_> {
         match self {
             Self::Url(url) => &url.description,
             Self::Bound(trigger) => &trigger.description,
+            Self::Api(trigger) => &trigger.description,
         }
     }
 
@@ -332,6 +351,7 @@ impl Any<'_> {
         match self {
             Self::Url(url) => (url.add_time_ms, url.mod_time_ms),
             Self::Bound(trigger) => (trigger.add_time_ms, trigger.mod_time_ms),
+            Self::Api(trigger) => (trigger.add_time_ms, trigger.mod_time_ms),
         }
     }
 
@@ -339,6 +359,7 @@ impl Any<'_> {
         match self {
             Self::Url(url) => show(cx, record, url),
             Self::Bound(trigger) => bound::show(cx, record, trigger),
+            Self::Api(trigger) => api_triggers::show(cx, trigger),
         }
     }
 
@@ -355,19 +376,20 @@ impl Any<'_> {
 }
 
 /// Every trigger of a function.
-fn all(record: &FunctionRecord) -> impl Iterator<Item = Any<'_>> {
-    record.urls.iter().map(Any::Url).chain(record.triggers.iter().map(Any::Bound))
+fn all<'a>(cx: Cx<'_>, record: &'a FunctionRecord) -> impl Iterator<Item = Any<'a>> {
+    let apis = api_triggers::list(cx, record);
+    record.urls.iter().map(Any::Url).chain(record.triggers.iter().map(Any::Bound)).chain(apis.into_iter().map(Any::Api))
 }
 
 /// The triggers of a function as GetFunction shows them; `qualifier`: only those of this version or alias.
 pub fn show_all(cx: Cx<'_>, record: &FunctionRecord, qualifier: Option<&str>) -> Value {
-    let wanted = all(record).filter(|trigger| qualifier.is_none_or(|q| trigger.qualifier() == q));
+    let wanted = all(cx, record).filter(|trigger| qualifier.is_none_or(|q| trigger.qualifier() == q));
     wanted.map(|trigger| trigger.show(cx, record)).collect()
 }
 
 /// The first trigger that leads to `qualifier`, in words: what keeps it from being deleted.
-pub fn leading_here(record: &FunctionRecord, qualifier: &str) -> Option<String> {
-    let found = all(record).find(|trigger| trigger.qualifier() == qualifier)?;
+pub fn leading_here(cx: Cx<'_>, record: &FunctionRecord, qualifier: &str) -> Option<String> {
+    let found = all(cx, record).find(|trigger| trigger.qualifier() == qualifier)?;
     Some(format!("`{}` (type {})", clip(found.name()), found.kind()))
 }
 
@@ -379,6 +401,7 @@ impl Run for GetTrigger {
     async fn run(self, cx: Cx<'_>) -> Result<Answer, ApiError> {
         let kind = match kind(&self.kind)? {
             Kind::Url => "http",
+            Kind::Api => api_triggers::TYPE,
             Kind::Bound(kind) => kind.as_str(),
         };
         let (_, name, entry) = find(cx.control, &self.namespace, &self.function_name)?;
@@ -386,9 +409,10 @@ impl Run for GetTrigger {
         let (qualifier, desc) = (filled(&self.qualifier), filled(&self.trigger_desc));
         let same_desc = |any: &Any<'_>| match (any, desc) {
             (Any::Bound(trigger), Some(text)) => bound::is_desc(trigger, text),
+            (Any::Api(trigger), Some(text)) => trigger.desc == text,
             _ => true,
         };
-        let found = all(record).find(|any| {
+        let found = all(cx, record).find(|any| {
             any.kind() == kind
                 && any.name() == self.trigger_name
                 && qualifier.is_none_or(|q| any.qualifier() == q)
@@ -419,7 +443,7 @@ impl Run for ListTriggers {
         }
         let (_, _, entry) = find(cx.control, &self.namespace, &self.function_name)?;
         let record = &entry.state.record;
-        let mut found: Vec<_> = all(record).filter(|any| filters.iter().all(|f| any.passes(f))).collect();
+        let mut found: Vec<_> = all(cx, record).filter(|any| filters.iter().all(|f| any.passes(f))).collect();
         // The name breaks ties, so that pages neither repeat nor skip a trigger.
         found.sort_by(|a, b| {
             let time = |any: &Any<'_>| if by == "add_time" { any.times().0 } else { any.times().1 };

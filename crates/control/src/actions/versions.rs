@@ -59,7 +59,7 @@ pub async fn delete(
                 format!("Version {number} cannot be deleted: the alias `{}` leads to it.", alias.name),
             ));
         }
-        if let Some(trigger) = leading_here(&state.record, &text) {
+        if let Some(trigger) = leading_here(cx, &state.record, &text) {
             return Err(ApiError::new(
                 "FailedOperation.DeleteFunction",
                 format!("Version {number} cannot be deleted: the trigger {trigger} leads to it. Delete that first."),

@@ -308,6 +308,7 @@ impl Platform {
             logs: logs.clone(),
             installer: Some(Arc::new(FakeInstaller)),
             kafka: Some(Arc::new(FakeKafka)),
+            apis: None,
             clock: clock.clone(),
         };
         let control = Control::start(ports, options.clone()).await.unwrap();

@@ -3,9 +3,9 @@
 use super::*;
 
 const TRIGGER_NAME: &str = "name of the trigger";
-const TYPE: &str = "`http` (the URL of a function), `timer`, `cos`, `cmq`, `ckafka`. Other types are not built yet: `UnsupportedOperation.Trigger`";
-const DESC: &str = "http: JSON text with `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`. timer: a cron of seven fields, or JSON with it as `cron` and, ours, a `timeZone` (default: the platform's); five fields begin at the minute. cos: JSON with `event` and `filter`. cmq: JSON with `filterType` and `filterKey`. ckafka: JSON with `maxMsgNum` (1–10000, default 100), `offset` (`latest`, `earliest` or milliseconds), `retry` (0–10000, default 10000), `timeOut` (0–60 s; default 0, which waits for nothing), `consumerGroupName`; numbers may be texts. Unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
-const AGAIN: &str = "as at creation; tells several cos triggers of one bucket from each other, else not looked at";
+const TYPE: &str = "`http` (the URL of a function), `timer`, `cos`, `cmq`, `ckafka`, `apigw` (an API of the gateway, docs/apigw.md). Other types are not built yet: `UnsupportedOperation.Trigger`";
+const DESC: &str = "http: JSON text with `AuthType` (`NONE` or `CAM`), `NetConfig`, `CorsConfig`. timer: a cron of seven fields, or JSON with it as `cron` and, ours, a `timeZone` (default: the platform's); five fields begin at the minute. cos: JSON with `event` and `filter`. cmq: JSON with `filterType` and `filterKey`. ckafka: JSON with `maxMsgNum` (1–10000, default 100), `offset` (`latest`, `earliest` or milliseconds), `retry` (0–10000, default 10000), `timeOut` (0–60 s; default 0, which waits for nothing), `consumerGroupName`; numbers may be texts. apigw: JSON with `api`, `service` and `release`. Unknown keys are refused with `InvalidParameterValue.TriggerDesc`";
+const AGAIN: &str = "as at creation; tells several cos triggers of one bucket, or apigw triggers of one name, from each other, else not looked at";
 const WHICH: &str = "given: only the trigger of this version or alias is meant";
 
 wire! {
@@ -14,7 +14,7 @@ wire! {
     /// without a trigger too: HTTP functions by anybody (unless a trigger of the function is closed or wants signatures), event functions with a signature.
     struct CreateTrigger {
         function_name "FunctionName": String => Honoured, FUNCTION_NAME;
-        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice for a type in a function. cos: the bucket's host or name; cmq: the topic; ckafka: `<cluster>-<topic>`, the cluster as the configuration names it (docs/kafka.md), else `ResourceNotFound.Ckafka`";
+        trigger_name "TriggerName": String => Honoured, "1–100 characters; not twice for a type in a function. cos: the bucket's host or name; cmq: the topic; ckafka: `<cluster>-<topic>`, the cluster as the configuration names it (docs/kafka.md), else `ResourceNotFound.Ckafka`; apigw: any, or the name of the service";
         kind "Type": String => Honoured, TYPE;
         trigger_desc "TriggerDesc": Option<String> => Honoured, DESC;
         namespace "Namespace": Option<String> => Honoured, NAMESPACE;
