@@ -53,6 +53,9 @@ python_sdk() { cached python-sdk "$(key "$CLIENTS/requirements/sdk.txt")" make_v
 cmq_sdk() { cached cmq "$(key "$CLIENTS/requirements/cmq.txt")" make_venv "$CLIENTS/requirements/cmq.txt"; }
 tccli_venv() { cached tccli "$(key "$CLIENTS/requirements/tccli.txt")" make_venv "$CLIENTS/requirements/tccli.txt"; }
 objects_venv() { cached objects "$(key "$CLIENTS/requirements/objects.txt")" make_venv "$CLIENTS/requirements/objects.txt"; }
+kafka_venv() { cached kafka-python "$(key "$CLIENTS/requirements/kafka.txt")" make_venv "$CLIENTS/requirements/kafka.txt"; }
+kafka_vendored() { cached kafka-vendored "$(key "$REPO/examples/kafka-stream/requirements.txt")" make_vendored "$REPO/examples/kafka-stream/requirements.txt"; }
+kafkajs() { cached kafkajs "$(key "$CLIENTS/node-kafka/package.json")" make_node "$CLIENTS/node-kafka"; }
 awslambdaric() { cached awslambdaric "$(key "$CLIENTS/requirements/awslambdaric.txt")" make_vendored "$CLIENTS/requirements/awslambdaric.txt"; }
 node_sdk() { cached node-sdk "$(key "$CLIENTS/node-sdk/package.json")" make_node "$CLIENTS/node-sdk"; }
 node_ric() { cached node-ric "$(key "$CLIENTS/node-ric/package.json")" make_node "$CLIENTS/node-ric"; }

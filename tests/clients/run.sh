@@ -13,12 +13,12 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | queues | objects | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
+    python | node | tccli | queues | objects | kafka | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|kafka|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli queues objects runtimes web frameworks browser)
+  sessions=(python node tccli queues objects kafka runtimes web frameworks browser)
   [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
@@ -104,6 +104,13 @@ for name in "${sessions[@]}"; do
         if "$venv/bin/python" -B "$CLIENTS/objects.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects"; else failed "objects"; fi
       else
         failed "objects: the SDKs are not installed"
+      fi
+      ;;
+    kafka)
+      if venv=$(kafka_venv) && modules=$(kafkajs) && vendored=$(kafka_vendored) && bash "$REPO/tests/brokers/install.sh" >"$work/brokers"; then
+        session kafka "$CLIENTS/kafka.sh" "$bin" "$venv" "$modules" "$vendored" "$(head -n 1 "$work/brokers")"
+      else
+        failed "kafka: clients or brokers are not installed"
       fi
       ;;
     runtimes)

@@ -221,8 +221,9 @@ fn a_message_wakes_a_function_from_zero() {
     p.must("CreateTrigger", trigger("take", "waking", json!({ "offset": "earliest" })));
     let instances = || {
         let (_, text) = p.get("/metrics");
+        let working = |line: &&str| line.contains("state=\"busy\"") || line.contains("state=\"idle\"");
         let of = |line: &str| line.strip_prefix("mayfly_instances{")?.rsplit_once(' ')?.1.parse::<usize>().ok();
-        text.lines().filter_map(of).sum::<usize>()
+        text.lines().filter(working).filter_map(of).sum::<usize>()
     };
     for round in 1..=2 {
         wait(|| is(instances(), 0));
