@@ -53,6 +53,9 @@ python_sdk() { cached python-sdk "$(key "$CLIENTS/requirements/sdk.txt")" make_v
 cmq_sdk() { cached cmq "$(key "$CLIENTS/requirements/cmq.txt")" make_venv "$CLIENTS/requirements/cmq.txt"; }
 tccli_venv() { cached tccli "$(key "$CLIENTS/requirements/tccli.txt")" make_venv "$CLIENTS/requirements/tccli.txt"; }
 objects_venv() { cached objects "$(key "$CLIENTS/requirements/objects.txt")" make_venv "$CLIENTS/requirements/objects.txt"; }
+inside_venv() { cached inside "$(key "$CLIENTS/requirements/inside.txt")" make_venv "$CLIENTS/requirements/inside.txt"; }
+inside_vendored() { cached inside-vendored "$(key "$CLIENTS/requirements/inside.txt")" make_vendored "$CLIENTS/requirements/inside.txt"; }
+cos_node() { cached cos-node "$(key "$CLIENTS/cos-node/package.json")" make_node "$CLIENTS/cos-node"; }
 awslambdaric() { cached awslambdaric "$(key "$CLIENTS/requirements/awslambdaric.txt")" make_vendored "$CLIENTS/requirements/awslambdaric.txt"; }
 node_sdk() { cached node-sdk "$(key "$CLIENTS/node-sdk/package.json")" make_node "$CLIENTS/node-sdk"; }
 node_ric() { cached node-ric "$(key "$CLIENTS/node-ric/package.json")" make_node "$CLIENTS/node-ric"; }
