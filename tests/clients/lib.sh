@@ -56,6 +56,9 @@ objects_venv() { cached objects "$(key "$CLIENTS/requirements/objects.txt")" mak
 kafka_venv() { cached kafka-python "$(key "$CLIENTS/requirements/kafka.txt")" make_venv "$CLIENTS/requirements/kafka.txt"; }
 kafka_vendored() { cached kafka-vendored "$(key "$REPO/examples/kafka-stream/requirements.txt")" make_vendored "$REPO/examples/kafka-stream/requirements.txt"; }
 kafkajs() { cached kafkajs "$(key "$CLIENTS/node-kafka/package.json")" make_node "$CLIENTS/node-kafka"; }
+inside_venv() { cached inside "$(key "$CLIENTS/requirements/inside.txt")" make_venv "$CLIENTS/requirements/inside.txt"; }
+inside_vendored() { cached inside-vendored "$(key "$CLIENTS/requirements/inside.txt")" make_vendored "$CLIENTS/requirements/inside.txt"; }
+cos_node() { cached cos-node "$(key "$CLIENTS/cos-node/package.json")" make_node "$CLIENTS/cos-node"; }
 awslambdaric() { cached awslambdaric "$(key "$CLIENTS/requirements/awslambdaric.txt")" make_vendored "$CLIENTS/requirements/awslambdaric.txt"; }
 node_sdk() { cached node-sdk "$(key "$CLIENTS/node-sdk/package.json")" make_node "$CLIENTS/node-sdk"; }
 node_ric() { cached node-ric "$(key "$CLIENTS/node-ric/package.json")" make_node "$CLIENTS/node-ric"; }

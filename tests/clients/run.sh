@@ -8,17 +8,26 @@
 set -u
 . "$(dirname "$0")/lib.sh"
 
+# Those that run when none is named, and all.
+usual=(python node tccli queues objects inside kafka runtimes web frameworks browser)
+known=("${usual[@]}" transfers web-more)
+
 want_tccli=
 sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | queues | objects | kafka | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|kafka|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
+    *)
+      if [[ " ${known[*]} " != *" $argument "* ]]; then
+        say "usage: $0 [--with-tccli] [$(IFS='|' && echo "${known[*]}")]..." >&2
+        exit 2
+      fi
+      sessions+=("$argument")
+      ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli queues objects kafka runtimes web frameworks browser)
+  sessions=("${usual[@]}")
   [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
@@ -104,6 +113,18 @@ for name in "${sessions[@]}"; do
         if "$venv/bin/python" -B "$CLIENTS/objects.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects"; else failed "objects"; fi
       else
         failed "objects: the SDKs are not installed"
+      fi
+      if modules=$(cos_node); then
+        if NODE_PATH="$modules/node_modules" node "$CLIENTS/cos_node.js" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects: cos-nodejs-sdk-v5"; else failed "objects: cos-nodejs-sdk-v5"; fi
+      else
+        failed "objects: the Node SDK is not installed"
+      fi
+      ;;
+    inside)
+      if venv=$(inside_venv) && vendored=$(inside_vendored) && modules=$(cos_node); then
+        session inside "$venv/bin/python" -B "$CLIENTS/inside.py" "$bin" "$objects" "$vendored" "$modules/node_modules"
+      else
+        failed "inside: the SDKs are not installed"
       fi
       ;;
     kafka)
