@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use mayfly_base::{Clock, Shutdown, TestClock};
-use mayfly_model::{CmqDesc, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind};
+use mayfly_model::{CkafkaDesc, CmqDesc, TimerDesc, TriggerConfig, TriggerDesc, TriggerKind};
 use mayfly_store::MemoryMeta;
 use mayfly_triggers::contract::{FakeDoor, Mood, Rig};
 use mayfly_triggers::source::FromSource;
 use mayfly_triggers::timer::{CATCH_UP_MS, Timer};
 use mayfly_triggers::{
-    Binding, Counts, Cursors, Door, Engine, Item, Lag, Parts, Source, Trigger, TriggerError, trigger_contract,
+    Binding, Counts, Cursors, Door, Engine, Item, Lag, Maker, Parts, Source, Trigger, TriggerError, trigger_contract,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -240,6 +240,70 @@ async fn a_new_schedule_begins_when_it_was_given() {
     assert_eq!(trigger.lag(), Lag::default(), "08:00:30 was before the cursor, and is not made up for");
     rig.pass(30_000);
     assert_eq!(trigger.lag().events, 1);
+}
+
+/// Makes triggers that count one event each, and remembers what it was told.
+#[derive(Default)]
+struct OwnWay {
+    told: Mutex<Vec<String>>,
+    stopped: Arc<Mutex<usize>>,
+}
+
+struct Once(Arc<Counts>, Arc<Mutex<usize>>);
+
+#[async_trait]
+impl Trigger for Once {
+    async fn run(&self, stop: &Shutdown) -> Result<(), TriggerError> {
+        self.0.add_handed(1);
+        stop.triggered().await;
+        *self.1.lock() += 1;
+        Ok(())
+    }
+
+    fn lag(&self) -> Lag {
+        Lag { events: 7, oldest_ms: 0 }
+    }
+}
+
+impl Maker for OwnWay {
+    fn bind(&self, triggers: &[Binding]) {
+        *self.told.lock() = triggers.iter().map(|t| t.id().to_owned()).collect();
+    }
+
+    fn make(&self, binding: &Binding, counts: &Arc<Counts>) -> Result<Arc<dyn Trigger>, TriggerError> {
+        match binding.id() {
+            "broken" => Err(TriggerError("it cannot be made".into())),
+            _ => Ok(Arc::new(Once(Arc::clone(counts), Arc::clone(&self.stopped)))),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_that_go_their_own_way_are_made_by_their_maker() {
+    let maker = Arc::new(OwnWay::default());
+    let engine = Arc::new(Engine::new(Parts {
+        door: Arc::new(FakeDoor::new(Mood::Open)),
+        cursors: Arc::new(Cursors::open(Arc::new(MemoryMeta::new())).await.unwrap()),
+        clock: Arc::new(TestClock::new(BEGIN_MS)),
+        sources: HashMap::new(),
+        makers: HashMap::from([(TriggerKind::Ckafka, Arc::clone(&maker) as Arc<dyn Maker>)]),
+    }));
+    let kafka = |id, enabled| {
+        let binding = binding(id, TriggerDesc::Ckafka(CkafkaDesc::default()));
+        let config = TriggerConfig { enabled, ..TriggerConfig::clone(&binding.config) };
+        Binding { config: Arc::new(config), ..binding }
+    };
+    engine.set(|| vec![kafka("open", true), kafka("closed", false), kafka("broken", true)]);
+    assert_eq!(*maker.told.lock(), ["open", "closed", "broken"], "closed ones too");
+    let stop = Shutdown::new();
+    let (running, own) = (Arc::clone(&engine), stop.clone());
+    let task = tokio::spawn(async move { running.run(own).await });
+    until("it runs", || engine.counts().handed() == 1).await;
+    assert_eq!(engine.lags().iter().map(|(_, lag)| lag.events).collect::<Vec<_>>(), [7]);
+    engine.set(|| vec![kafka("open", false)]);
+    until("it is told to stop", || *maker.stopped.lock() == 1).await;
+    stop.trigger();
+    task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

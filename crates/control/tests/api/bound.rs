@@ -1,10 +1,11 @@
 //! Triggers that hand over events: settings, and what they hand over.
 
 use crate::harness::{Platform, create_http, until, with};
-use mayfly_control::{Options, RouteChange, TriggeredEvent};
-use mayfly_model::{RequestId, TriggerKind};
+use mayfly_control::{CallEnd, Options, RouteChange, TriggeredCall, TriggeredEvent};
+use mayfly_model::{RequestId, Status, TriggerKind};
 use mayfly_store::EventLimits;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn platform() -> Platform {
     let options = Options { trigger_kinds: TriggerKind::ALL.to_vec(), ..Options::default() };
@@ -169,6 +170,70 @@ async fn what_triggers_lead_to_stays() {
     assert_eq!(p.code("DeleteAlias", alias.clone()).await, "FailedOperation.DeleteAlias");
     p.ok("DeleteTrigger", named("t", "timer")).await;
     p.ok("DeleteAlias", alias).await;
+}
+
+fn call(event: &str, run_errors: u32, last: bool) -> TriggeredCall {
+    TriggeredCall {
+        id: RequestId(9),
+        namespace: "default".into(),
+        function: "hello".into(),
+        qualifier: "$LATEST".into(),
+        source: "ckafka",
+        event: event.to_owned().into(),
+        reference: r#"{"at":"5"}"#.into(),
+        since_ms: 1,
+        run_errors,
+        turned_away: 0,
+        last,
+    }
+}
+
+#[tokio::test]
+async fn synchronous_calls_of_triggers_end_in_one_of_four_ways() {
+    let p = platform().await;
+    p.ok(
+        "UpdateFunctionConfiguration",
+        json!({"FunctionName": "hello", "DeadLetterConfig": {"Type": "CMQ-QUEUE", "Name": "q1"}}),
+    )
+    .await;
+    let answers = |status: Status, body: &'static str| {
+        *p.invoker.script.lock() = Box::new(move |_, _| (status, body.into(), Duration::ZERO));
+    };
+    let failures = async || p.ok("ListFailures", json!({"Filter": {}})).await["TotalCount"].clone();
+    assert_eq!(p.control.call_for_trigger(call("{}", 0, false)).await, CallEnd::Done);
+    // The platform's trouble is nobody's failure, however often it comes.
+    for status in [Status::CONCURRENCY_EXCEEDED, Status::RESOURCE_LIMIT, Status::INTERNAL, Status::CANCELED] {
+        answers(status, "full");
+        assert_eq!(p.control.call_for_trigger(call("{}", 0, true)).await, CallEnd::Later("full".into()));
+    }
+    answers(Status::USER_EXCEPTION, r#"{"errorMessage":"boom"}"#);
+    assert_eq!(p.control.call_for_trigger(call("{}", 0, false)).await, CallEnd::Failed("boom".into()));
+    assert_eq!(failures().await, json!(0), "what is tried again is none yet");
+    let (stop, control) = (tokio_util::sync::CancellationToken::new(), p.control.clone());
+    let token = stop.clone();
+    let task = tokio::spawn(async move { control.run_events(token).await });
+    assert_eq!(p.control.call_for_trigger(call(r#"{"n":1}"#, 3, true)).await, CallEnd::GivenUp("boom".into()));
+    assert_eq!(p.invoker.calls.lock().last().unwrap().1.retry, 3);
+    let kept = p.ok("GetFailure", json!({"FunctionRequestId": RequestId(9).to_string()})).await;
+    assert_eq!(
+        (&kept["Event"], &kept["Source"], &kept["RetryNum"]),
+        (&json!(r#"{"n":1}"#), &json!("ckafka"), &json!(3))
+    );
+    until(|| p.queues.sent.lock().len() == 1).await;
+    assert_eq!(p.queues.sent.lock()[0].1["Body"]["RequestSource"], "TRIGGER_CKAFKA");
+    // Too large for any function: it is not called, and what is kept says where the event is.
+    let calls = p.invoker.calls.lock().len();
+    let large = format!("\"{}\"", "x".repeat(6 << 20));
+    let ended = p.control.call_for_trigger(TriggeredCall { id: RequestId(10), ..call(&large, 0, false) }).await;
+    assert!(matches!(&ended, CallEnd::GivenUp(why) if why.contains("6291456")), "{ended:?}");
+    assert_eq!(p.invoker.calls.lock().len(), calls);
+    let kept = p.ok("GetFailure", json!({"FunctionRequestId": RequestId(10).to_string()})).await;
+    assert_eq!(kept["Event"], json!(r#"{"at":"5"}"#));
+    // A version that is not there may come.
+    let elsewhere = TriggeredCall { qualifier: "7".into(), ..call("{}", 0, true) };
+    assert!(matches!(p.control.call_for_trigger(elsewhere).await, CallEnd::Later(_)));
+    stop.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
