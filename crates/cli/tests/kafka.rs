@@ -157,6 +157,30 @@ fn offsets_are_committed_after_success_only() {
 }
 
 #[test]
+fn commits_follow_at_once() {
+    let Some(broker) = broker() else { return };
+    broker.create_topic("prompt", 1);
+    let stage = Stage::of(&broker);
+    let p = stage.start();
+    stage.create(&p, "take");
+    let desc = json!({ "offset": "earliest", "consumerGroupName": "prompt-group" });
+    p.must("CreateTrigger", trigger("take", "prompt", desc));
+    let mut sent = 0;
+    // Each is sent when the one before is committed. Commits that wait for anything but their turn do not come to an end in time.
+    wait(|| match broker.committed("prompt-group", "prompt")[0].max(0) {
+        60 => Ok(()),
+        n => {
+            if n == sent {
+                sent += 1;
+                send(&broker, "prompt", 1, "m", 1);
+            }
+            Err(format!("{n} of 60 are committed"))
+        }
+    });
+    assert_eq!(p.stop(), Some(0));
+}
+
+#[test]
 fn what_fails_for_good_is_kept_and_can_be_replayed() {
     let Some(broker) = broker() else { return };
     broker.create_topic("failing", 1);

@@ -3,8 +3,8 @@
 //! One SQLite file. A row takes some twenty bytes; rows older than the retention, or beyond the limit of rows, are removed.
 
 use crate::StoreError;
-use crate::sqlite::{Migration, open};
-use sqlx::{Connection, Row as _, SqliteConnection};
+use crate::sqlite::{Migration, begin, open};
+use sqlx::{Row as _, SqliteConnection};
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
 
@@ -114,7 +114,7 @@ impl DemandHistory {
     /// When it cannot be stored; nothing of it is then.
     pub async fn append(&self, minute: u64, samples: &[DemandSample]) -> Result<(), StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         for sample in samples {
             let series: i64 = sqlx::query_scalar(
                 "INSERT INTO series (function_id, version, namespace, function, runtime, memory_mb) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \

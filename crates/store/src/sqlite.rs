@@ -2,7 +2,7 @@
 
 use crate::StoreError;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, Transaction};
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,7 +34,13 @@ pub async fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlit
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StoreError::io("create the database")(error)),
     }
-    let mut conn = SqliteConnectOptions::new()
+    let mut conn = connect(path).await?;
+    migrate(&mut conn, migrations).await?;
+    Ok(conn)
+}
+
+async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let conn = SqliteConnectOptions::new()
         .filename(path)
         // Only takes effect on a new file, and only when set before the first table.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
@@ -46,8 +52,28 @@ pub async fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlit
         .disable_statement_logging()
         .connect()
         .await?;
-    migrate(&mut conn, migrations).await?;
     Ok(conn)
+}
+
+/// Begins a transaction that writes.
+///
+/// Where a disk was full in the middle of an earlier one, SQLite rolled that back by itself. sqlx's own rollback failed then, so that it counts
+/// that transaction as open for ever, and begins no other one on the connection: it is replaced.
+pub async fn begin(conn: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, StoreError> {
+    if conn.is_in_transaction() {
+        // The rollback of a transaction that was dropped may still be on its way: what is asked now is answered behind it.
+        let path: String = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
+            .fetch_one(&mut *conn)
+            .await?;
+        if conn.is_in_transaction() {
+            tracing::warn!(
+                file = path,
+                "a connection to a database is replaced: a transaction was cut short by a full disk"
+            );
+            *conn = connect(Path::new(&path)).await?;
+        }
+    }
+    Ok(conn.begin_with("BEGIN IMMEDIATE").await?)
 }
 
 async fn migrate(conn: &mut SqliteConnection, migrations: &'static [Migration]) -> Result<(), StoreError> {

@@ -2,11 +2,11 @@
 
 use super::{DUE_BYTES_MAX, EventCursor, EventLimits, EventLog, Room, StoredEvent, validate, validate_time};
 use crate::StoreError;
-use crate::sqlite::{Migration, open};
+use crate::sqlite::{Migration, begin, open};
 use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use mayfly_model::RequestId;
-use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -285,7 +285,7 @@ impl Undone {
 }
 
 async fn run(conn: &mut SqliteConnection, group: &[Write]) -> Result<Vec<Effect>, Undone> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    let mut tx = begin(conn).await?;
     match run_all(&mut tx, group).await {
         Ok(effects) => {
             tx.commit().await?;

@@ -7,11 +7,11 @@ use super::{
     Message, MessageKind, NewJob, Replay, ReplayJob, ReplayState, replay_id,
 };
 use crate::StoreError;
-use crate::sqlite::open;
+use crate::sqlite::{begin, open};
 use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
 use mayfly_model::RequestId;
-use sqlx::{Connection, Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,7 +89,7 @@ impl Work for Ends {
 
 impl Ends {
     async fn run(&self, conn: &mut SqliteConnection, group: &[Write]) -> Result<(), StoreError> {
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(conn).await?;
         let mut evicted = 0;
         for write in group {
             evicted += conclude(&mut tx, &write.ending, &self.limits).await?;
@@ -288,7 +288,7 @@ impl FailureLog for SqliteFailures {
 
     async fn prune(&self, now_ms: u64) -> Result<u64, StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         let gone =
             sqlx::query("DELETE FROM failures WHERE expires_ms <= ?1").bind(signed(now_ms)).execute(&mut *tx).await?;
         sqlx::query(
@@ -330,7 +330,7 @@ impl FailureLog for SqliteFailures {
     async fn add_job(&self, job: NewJob) -> Result<ReplayJob, StoreError> {
         let query = serde_json::to_string(&job.query).map_err(|_| StoreError::Corrupt("the filter of a job"))?;
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         if let Some(token) = &job.token {
             let found = sqlx::query("SELECT * FROM jobs WHERE token = ?1").bind(token).fetch_optional(&mut *tx).await?;
             if let Some(found) = found {
@@ -376,7 +376,7 @@ impl FailureLog for SqliteFailures {
 
     async fn plan(&self, job: RequestId, now_ms: u64, limit: usize) -> Result<Vec<Replay>, StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         let Some(row) = sqlx::query(JOB_COLUMNS_WHERE_ID).bind(blob(job)).fetch_optional(&mut *tx).await? else {
             return Ok(Vec::new());
         };
@@ -443,7 +443,7 @@ impl FailureLog for SqliteFailures {
 
     async fn accepted(&self, ids: &[RequestId]) -> Result<(), StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         for id in ids {
             sqlx::query("UPDATE replays SET state = 1 WHERE id = ?1 AND state = 0")
                 .bind(blob(*id))
@@ -465,7 +465,7 @@ impl FailureLog for SqliteFailures {
 
     async fn drop_planned(&self, job: RequestId) -> Result<(), StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         let dropped = sqlx::query("UPDATE replays SET state = 4 WHERE job = ?1 AND state = 0")
             .bind(blob(job))
             .execute(&mut *tx)
@@ -514,7 +514,7 @@ impl FailureLog for SqliteFailures {
 
     async fn settle(&self, id: RequestId, kind: MessageKind, note: Option<String>) -> Result<(), StoreError> {
         let mut conn = self.conn.lock().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = begin(&mut conn).await?;
         sqlx::query("DELETE FROM messages WHERE id = ?1 AND kind = ?2")
             .bind(blob(id))
             .bind(kind.number())

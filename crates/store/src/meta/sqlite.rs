@@ -2,10 +2,10 @@
 
 use super::{Change, MetaStore, Row, validate};
 use crate::StoreError;
-use crate::sqlite::{Migration, open};
+use crate::sqlite::{Migration, begin, open};
 use crate::writer::{Done, Job, Jobs, Work};
 use async_trait::async_trait;
-use sqlx::{Connection, Row as _, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection};
 use std::path::Path;
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -91,7 +91,7 @@ impl Work for Rows {
 }
 
 async fn write(conn: &mut SqliteConnection, batches: &[Batch]) -> Result<(), StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+    let mut tx = begin(conn).await?;
     for change in batches.iter().flat_map(|batch| &batch.changes) {
         let result = match change {
             Change::Put { kind, key, value } => {
