@@ -1,6 +1,7 @@
 //! The benchmarks. Each prints its baseline, measured in the same run, and the ratio that its target speaks of.
 
 mod events;
+mod objects;
 mod service;
 
 use crate::measure::{Load, Samples, exchange, prepare, timed, tree, wrk};
@@ -47,7 +48,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
     };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
-    let parts: [(&str, Part); 13] = [
+    let parts: [(&str, Part); 14] = [
         ("warm", Bench::warm),
         ("cold-python", Bench::cold_python),
         ("cold-node", Bench::cold_node),
@@ -61,6 +62,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
         ("service", Bench::service),
         ("sockets", Bench::sockets),
         ("events", Bench::events),
+        ("objects", Bench::objects),
     ];
     for (name, part) in parts {
         if only.as_ref().is_none_or(|o| name.contains(o.as_str())) {
