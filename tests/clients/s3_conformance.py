@@ -13,8 +13,10 @@ import urllib.request
 import zlib
 
 import boto3
+import botocore.auth
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.handlers import validate_bucket_name
 
 ADDRESS, SECRET_ID, SECRET_KEY = sys.argv[1:4]
 GROUPS = collections.OrderedDict()
@@ -155,7 +157,7 @@ def what_is_not_there_is_told():
 @case("buckets")
 def names_keep_to_the_rules():
     raw = client()
-    raw.meta.events.unregister("before-parameter-build.s3", __import__("botocore.handlers").handlers.validate_bucket_name)
+    raw.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
     for bad in ("ab", "a" * 64, "Upper", "under_score", "-dash", "dash-", "dot..dot", "dot.-dash", "dash-.dot", "192.168.5.123"):
         refused(400, "InvalidBucketName", raw.create_bucket, Bucket=bad)
 
@@ -280,19 +282,13 @@ def requests_are_signed_and_fresh():
         wrong = boto3.client("s3", endpoint_url=f"http://{ADDRESS}", aws_access_key_id=SECRET_ID, aws_secret_access_key="wrong",
                              region_name="ap-guangzhou")
         refused(403, "SignatureDoesNotMatch", wrong.list_objects, Bucket=b.name)
-        old = client()
-        old.meta.events.register_first("before-sign.s3.*", lambda request, **_: request.context.update(timestamp="20200101T000000Z"))
-        real = datetime.datetime
-        # Sent as it was signed, an hour late.
-        import botocore.auth as auth
-        kept = auth.get_current_datetime if hasattr(auth, "get_current_datetime") else None
-        if kept:
-            auth.get_current_datetime = lambda *a, **k: kept(*a, **k) - datetime.timedelta(hours=1)
-            try:
-                refused(403, "RequestTimeTooSkewed", client().list_objects, Bucket=b.name)
-            finally:
-                auth.get_current_datetime = kept
-        assert real
+        # What was signed an hour ago, and is sent as it was.
+        now = botocore.auth.get_current_datetime
+        botocore.auth.get_current_datetime = lambda *a, **k: now(*a, **k) - datetime.timedelta(hours=1)
+        try:
+            refused(403, "RequestTimeTooSkewed", client().list_objects, Bucket=b.name)
+        finally:
+            botocore.auth.get_current_datetime = now
 
 
 @case("ranges")
@@ -320,7 +316,7 @@ def reads_have_conditions():
         refused(304, "304", b.get, "k", IfNoneMatch=etag)
         same(b.read("k", IfNoneMatch='"a"'), b"x")
         same(b.read("k", IfModifiedSince=past), b"x")
-        refused(304, "304", b.get, "k", IfModifiedSince=datetime.datetime.utcnow() + datetime.timedelta(seconds=5))
+        refused(304, "304", b.get, "k", IfModifiedSince=datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=5))
         refused(412, "PreconditionFailed", b.get, "k", IfUnmodifiedSince=past)
         same(b.read("k", IfUnmodifiedSince=future), b"x")
 
@@ -404,7 +400,7 @@ def lists_show_names_as_they_are():
         for name in names:
             b.put(name)
         for one in (b.list, b.list2):
-            same(keys(one(EncodingType="url")) == sorted(names, key=str.encode) or keys(one()) == sorted(names, key=str.encode), True)
+            same(keys(one()), sorted(names, key=str.encode))
             same(prefixes(one(Delimiter=" y/", EncodingType="url")), ["x/%C3%BC%20y/"])
         same("Owner" in b.list()["Contents"][0], True)
         same("Owner" in b.list2()["Contents"][0], False)
@@ -557,7 +553,7 @@ def forms_put_what_their_policy_allows():
 
         post = S3.generate_presigned_post(b.name, "form", Conditions=[["content-length-range", 0, 10]])
         same((send(post, b"small"), b.read("form")), (204, b"small"))
-        same(send(post, b"too much for it")[0:1] if False else send(post, b"too much for it") in (400, 403), True)
+        same(send(post, b"too much for it") in (400, 403), True)
         post["fields"]["key"] = "other"
         same(send(post, b"small") in (400, 403), True)
         refused(404, "NoSuchKey", b.get, "other")
