@@ -15,14 +15,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 128 << 20;
 /// The code of CMQ for "no message".
 pub const NO_MESSAGE: &str = "7000";
+/// What there is to know of handles.
+const HANDLES: &str =
+    "a handle is good until its message is deleted or received again; `mayfly queue receive NAME` gives new ones";
 /// Hints of CMQ's error numbers.
-const HINTS: [(&str, &str); 8] = [
+const HINTS: [(&str, &str); 10] = [
     ("4440", "`mayfly queue ls` shows the queues, `mayfly queue create NAME` makes one"),
     ("4490", "`mayfly topic ls` shows the topics, `mayfly topic create NAME` makes one"),
     ("4460", "choose another name, or use what is there"),
     ("4410", "receive and delete some first, or clear the queue: `mayfly queue purge NAME`"),
     ("4420", "too many wait already; try again later"),
     ("6030", "nobody gets it: `mayfly topic subscribe` makes a subscription that fits"),
+    ("6020", HANDLES),
+    ("6010", HANDLES),
     ("4100", "check the secret id and the secret key (--secret-id, MAYFLY_SECRET_ID, --data)"),
     ("4400", "the message is too large for this queue or topic"),
 ];

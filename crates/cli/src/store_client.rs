@@ -16,7 +16,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Largest document that is read: a page of a list with the longest keys.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 /// Hints of COS's error codes.
-const HINTS: [(&str, &str); 10] = [
+const HINTS: [(&str, &str); 11] = [
+    ("PreconditionFailed", "there is such an object already; without --no-overwrite it is replaced"),
     ("NoSuchBucket", "`mayfly objects buckets ls` shows the buckets, `mayfly objects buckets mb NAME` makes one"),
     ("NoSuchKey", "`mayfly objects ls BUCKET/` shows what there is"),
     ("NoSuchVersion", "`mayfly objects ls --versions BUCKET/KEY` shows the versions"),
