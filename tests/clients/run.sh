@@ -111,6 +111,7 @@ for name in "${sessions[@]}"; do
       say; say "== objects: cos-python-sdk-v5 and boto3"
       if venv=$(objects_venv); then
         if "$venv/bin/python" -B "$CLIENTS/objects.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects"; else failed "objects"; fi
+        if "$venv/bin/python" -B "$CLIENTS/s3_conformance.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects: S3's cases"; else failed "objects: S3's cases"; fi
       else
         failed "objects: the SDKs are not installed"
       fi

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     alias, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers, logs,
-    namespaces, scale, simulate, trigger, up, url, versions, why,
+    namespaces, objects, queue, scale, simulate, trigger, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +18,8 @@ Exit codes:
 
 Environment:
   MAYFLY_ENDPOINT                                  as --endpoint
+  MAYFLY_OBJECTS_ENDPOINT                          as --objects-endpoint
+  MAYFLY_QUEUES_ENDPOINT                           as --queues-endpoint
   MAYFLY_DATA                                      as --data
   MAYFLY_SECRET_ID, MAYFLY_SECRET_KEY              credentials, before
   TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY  these, before credentials.json in the data directory
@@ -90,6 +92,12 @@ pub enum Command {
     Url(url::UrlArgs),
     /// What hands events to functions: timers, buckets, topics
     Trigger(trigger::TriggerArgs),
+    /// Buckets and objects
+    Objects(objects::ObjectsArgs),
+    /// Message queues
+    Queue(queue::QueueArgs),
+    /// Topics: messages for many
+    Topic(queue::TopicArgs),
     /// Hosts of your own that lead to functions
     Domain(domain::DomainArgs),
     /// Certificates for domains
@@ -156,6 +164,15 @@ mod tests {
             "mayfly failures replay 1 2 --dry-run",
             "mayfly failures keep f --capture on --retention 24",
             "mayfly destinations f --on-success function:g --dead-letter none",
+            "mayfly objects buckets mb b-125 --versions",
+            "mayfly objects put - b-125/k --meta a=b --objects-endpoint http://x:1 -q",
+            "mayfly objects rm -r b-125/in/ --versions -y",
+            "mayfly objects presign b-125/k --expires 2h --put",
+            "mayfly queue create q --visibility 60 --dead-letter d --receives 5",
+            "mayfly queue send q -f -",
+            "mayfly queue receive q --max 16 --wait 20 --delete -o json",
+            "mayfly topic publish t text --tag a --tag b",
+            "mayfly topic subscribe t s --queue q --tag a",
             "mayfly up --data /x --listen 127.0.0.1:0 --network-allow 10.0.0.0/8,192.168.0.0/16",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

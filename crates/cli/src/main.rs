@@ -13,7 +13,9 @@ mod json;
 mod manifest;
 mod output;
 mod package;
+mod queue_client;
 mod settings;
+mod store_client;
 #[cfg(test)]
 mod test_folder;
 

@@ -61,6 +61,15 @@ impl Endpoint {
         Ok(Self { authority: authority.to_owned() })
     }
 
+    /// The same host, another port.
+    pub fn at(&self, port: u16) -> Self {
+        let host = match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => host,
+            _ => &self.authority,
+        };
+        Self { authority: format!("{host}:{port}") }
+    }
+
     /// The URL that calls go to.
     pub fn url(&self) -> String {
         format!("http://{}/", self.authority)
@@ -173,6 +182,11 @@ mod tests {
             ("[::1]", "[::1]"),
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().authority, authority, "{text}");
+        }
+        for (text, beside) in
+            [("http://h:8700", "h:1"), ("h", "h:1"), ("http://[::1]:8700", "[::1]:1"), ("[::1]", "[::1]:1")]
+        {
+            assert_eq!(Endpoint::parse(text).unwrap().at(1).authority, beside, "{text}");
         }
         for bad in ["", "http://", "https://x", "ftp://x", "http://x/y", "http://u@x", "x:0", "x:99999", "::1", "a b"] {
             let error = Endpoint::parse(bad).unwrap_err();

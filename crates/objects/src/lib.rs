@@ -4,6 +4,7 @@
 //! event of one. See `docs/objects.md`.
 
 mod access;
+mod cache;
 mod combine;
 mod cors;
 mod cos;

@@ -93,6 +93,7 @@ impl Store {
             depth: Arc::clone(&depth),
             files: Arc::clone(&files),
             gauges: Arc::clone(&gauges),
+            cache: Arc::default(),
         };
         let db = Database::start(opened, &database, writer).await?;
         files.discard(garbage);

@@ -158,3 +158,100 @@ impl Source for Buckets {
         Lag { events, oldest_ms }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http::Request;
+    use http_body_util::{BodyExt as _, Full};
+    use mayfly_model::{CosDesc, CosFilter, TriggerConfig};
+    use mayfly_objects::{Limits, Settings};
+    use mayfly_sign::{CosToSign, Credential, sign_cos};
+    use mayfly_triggers::contract::Rig;
+    use mayfly_triggers::source::FromSource;
+    use mayfly_triggers::{Door, Trigger, trigger_contract};
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    const BUCKET: &str = "photos-1250000000";
+
+    /// A bucket, and a trigger of it.
+    struct BucketRig {
+        objects: Objects,
+        binding: Binding,
+        put: usize,
+        _data: tempfile::TempDir,
+    }
+
+    impl BucketRig {
+        /// Puts an empty object, or makes the bucket.
+        async fn put(&self, path: String) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let authorization = sign_cos(&CosToSign {
+                secret_id: "id",
+                secret_key: "key",
+                span_s: (now - 60, now + 600),
+                method: "PUT",
+                path: &path,
+                params: &[],
+                headers: &[("host", "127.0.0.1")],
+            });
+            let body = Full::new(Bytes::new()).map_err(|never| match never {});
+            let request = Request::put(path)
+                .header("host", "127.0.0.1")
+                .header("content-length", 0)
+                .header("authorization", authorization)
+                .body(mayfly_objects::Body::new(body))
+                .unwrap();
+            let answer = self.objects.call(request, ([127, 0, 0, 1], 1).into()).await;
+            assert_eq!(answer.status(), 200);
+        }
+
+        fn source(&self) -> Buckets {
+            Buckets::new(self.objects.store().clone(), &PlatformOptions::default())
+        }
+    }
+
+    async fn rig() -> BucketRig {
+        let data = tempfile::tempdir().unwrap();
+        let limits = Limits { disk_free_min: 0, ..Limits::default() };
+        let store = Store::open(data.path(), limits).await.unwrap();
+        let keys = HashMap::from([("id".to_owned(), Credential::permanent("key"))]);
+        let settings = Settings { region: "ap-x".into(), app_id: "1250000000".into(), domain: "fn.localhost".into() };
+        let config = TriggerConfig {
+            id: "0123456789abcdef".into(),
+            name: format!("{BUCKET}.cos.ap-x.myqcloud.com"),
+            desc: TriggerDesc::Cos(CosDesc { event: "cos:ObjectCreated:*".into(), filter: CosFilter::default() }),
+            qualifier: "$LATEST".into(),
+            enabled: true,
+            argument: String::new(),
+            description: String::new(),
+            add_time_ms: 0,
+            mod_time_ms: 0,
+        };
+        let binding = Binding { namespace: "default".into(), function: "f".into(), config: Arc::new(config) };
+        let objects = Objects::new(store, Arc::new(keys), settings);
+        let rig = BucketRig { objects, binding, put: 0, _data: data };
+        rig.put(format!("/{BUCKET}")).await;
+        rig.source().bind(std::slice::from_ref(&rig.binding));
+        rig
+    }
+
+    #[async_trait]
+    impl Rig for BucketRig {
+        async fn start(&mut self, door: Arc<dyn Door>) -> Arc<dyn Trigger> {
+            let source = self.source();
+            source.bind(std::slice::from_ref(&self.binding));
+            Arc::new(FromSource::new(self.binding.clone(), Arc::new(source), door, Arc::default()))
+        }
+
+        async fn happen(&mut self, events: usize) {
+            for _ in 0..events {
+                self.put += 1;
+                self.put(format!("/{BUCKET}/{}", self.put)).await;
+            }
+        }
+    }
+
+    trigger_contract!(contract, rig);
+}

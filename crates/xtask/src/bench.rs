@@ -2,6 +2,7 @@
 
 mod events;
 mod kafka;
+mod objects;
 mod service;
 
 use crate::measure::{Load, Samples, exchange, prepare, timed, tree, wrk};
@@ -63,6 +64,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
         ("sockets", Bench::sockets),
         ("events", Bench::events),
         ("kafka", Bench::kafka),
+        ("objects", Bench::objects),
     ];
     for (name, part) in parts {
         if only.as_ref().is_none_or(|o| name.contains(o.as_str())) {

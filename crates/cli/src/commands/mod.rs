@@ -15,7 +15,9 @@ pub mod invoke;
 pub mod layers;
 pub mod logs;
 pub mod namespaces;
+pub mod objects;
 pub mod progress;
+pub mod queue;
 pub mod scale;
 pub mod service;
 pub mod simulate;
@@ -29,7 +31,7 @@ use crate::cli::{Cli, Command, Common};
 use crate::client::{Answer, Client};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::settings::{self, ENDPOINT_DEFAULT, Endpoint};
+use crate::settings::{self, Credentials, ENDPOINT_DEFAULT, Endpoint};
 use std::io::{BufRead, Write};
 
 /// Page size of list actions: their largest.
@@ -63,6 +65,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => functions::get(&args, &context(common, out)?),
         Command::Url(args) => url::run(&args, &context(common, out)?),
         Command::Trigger(args) => trigger::run(&args, &context(common, out)?),
+        Command::Objects(args) => objects::run(args, common, out),
+        Command::Queue(args) => queue::run(args, common, out),
+        Command::Topic(args) => queue::run_topic(args, common, out),
         Command::Domain(args) => domain::run(&args, &context(common, out)?),
         Command::Cert(args) => cert::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),
@@ -82,14 +87,25 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
 }
 
 fn context(common: &Common, out: Output) -> Result<Context, CliError> {
+    let (endpoint, credentials) = who_and_where(common)?;
+    Ok(Context { client: Client::new(endpoint, credentials, None), out })
+}
+
+/// A listener beside the API's: where it is, and who asks. `flag` and the variable `env` say where; else it is the API's host, at `port`.
+fn beside(common: &Common, flag: Option<&str>, env: &str, port: u16) -> Result<(Endpoint, Credentials), CliError> {
+    let (api, credentials) = who_and_where(common)?;
+    let named = flag.map(str::to_owned).or_else(|| std::env::var(env).ok().filter(|e| !e.is_empty()));
+    Ok((named.map_or_else(|| Ok(api.at(port)), |text| Endpoint::parse(&text))?, credentials))
+}
+
+fn who_and_where(common: &Common) -> Result<(Endpoint, Credentials), CliError> {
     let lookup = |name: &str| std::env::var(name).ok();
     let endpoint = common.endpoint.clone().or_else(|| lookup("MAYFLY_ENDPOINT").filter(|e| !e.is_empty()));
     let endpoint = Endpoint::parse(endpoint.as_deref().unwrap_or(ENDPOINT_DEFAULT))?;
     let data = common.data.clone().or_else(|| lookup("MAYFLY_DATA").filter(|d| !d.is_empty()).map(Into::into));
     let data = data.unwrap_or_else(settings::data_default_here);
     let flags = (common.secret_id.as_deref(), common.secret_key.as_deref());
-    let credentials = settings::credentials(flags, &data, &lookup)?;
-    Ok(Context { client: Client::new(endpoint, credentials, None), out })
+    Ok((endpoint, settings::credentials(flags, &data, &lookup)?))
 }
 
 /// Reads all pages of a list. `page` is called with an offset and a limit, and returns items and their total.

@@ -10,6 +10,7 @@ pub use read::{ListPage, ListQuery, UploadPage};
 pub use versions::{VersionPage, VersionQuery};
 
 use crate::ObjectError;
+use crate::cache::Cache;
 use crate::entry::{Conditions, CorsRule, Deleted, Headers, Sums, Versioning};
 use crate::files::{Files, Fresh};
 use crate::ingest::Received;
@@ -36,6 +37,7 @@ const READERS: u32 = 4;
 pub(crate) struct Database {
     jobs: Arc<Jobs<Write, Never>>,
     readers: SqlitePool,
+    cache: Arc<Cache>,
 }
 
 /// No question goes to the writer.
@@ -234,6 +236,7 @@ pub(crate) struct Writer {
     pub(crate) depth: Arc<Depth>,
     pub(crate) files: Arc<Files>,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// What the store holds.
@@ -253,7 +256,8 @@ struct Step<'a> {
 impl Database {
     pub(crate) async fn start(opened: Opened, path: &Path, writer: Writer) -> Result<Self, ObjectError> {
         let readers = schema::readers(path, READERS).await?;
-        Ok(Self { jobs: Arc::new(Jobs::start(opened.conn, writer)), readers })
+        let cache = Arc::clone(&writer.cache);
+        Ok(Self { jobs: Arc::new(Jobs::start(opened.conn, writer)), readers, cache })
     }
 
     /// Carries a change out. Once this has been polled it runs to its end, whatever becomes of the caller.
@@ -323,6 +327,8 @@ impl Writer {
     }
 
     fn settle(&self, group: &mut Vec<Write>, results: Vec<Result<Outcome, ObjectError>>, gathered: Gathered) {
+        // First of all: no look-up that begins from here on may find what was replaced, whose files go next.
+        group.iter().for_each(|write| self.forget(&write.op));
         self.files.discard(gathered.garbage);
         add(&self.gauges.objects, gathered.objects);
         add(&self.gauges.bytes, gathered.bytes);
@@ -338,7 +344,32 @@ impl Writer {
         }
     }
 
+    /// Takes what an operation changes out of the cache.
+    fn forget(&self, op: &Op) {
+        let forget = |place: &Place| self.cache.forget(&place.bucket, &place.key);
+        match op {
+            Op::Put(put) => forget(&put.place),
+            Op::Copy(copy) => forget(&copy.place),
+            Op::Complete(complete) => forget(&complete.place),
+            Op::Delete { place, .. } | Op::SetTags { place, .. } => forget(place),
+            Op::DeleteMany { bucket, which, .. } => which.iter().for_each(|(key, ..)| self.cache.forget(bucket, key)),
+            Op::SetVersioning { .. } => self.cache.clear(),
+            Op::CreateBucket(_)
+            | Op::DeleteBucket(_)
+            | Op::SetCors { .. }
+            | Op::CreateUpload { .. }
+            | Op::PutPart { .. }
+            | Op::CopyPart(_)
+            | Op::Abort { .. }
+            | Op::Forget(_)
+            | Op::Swept(_)
+            | Op::Ack(_)
+            | Op::ForgetRules(_) => {}
+        }
+    }
+
     fn fail(&self, group: &mut Vec<Write>, error: &StoreError) {
+        group.iter().for_each(|write| self.forget(&write.op));
         for mut write in group.drain(..) {
             // Whether a commit that failed is on the disk is not known for certain: the next start looks.
             if let Some(fresh) = write.op.fresh() {

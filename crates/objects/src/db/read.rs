@@ -65,6 +65,20 @@ impl Database {
 
     /// An object as it is now, or one version of it.
     pub(crate) async fn object(&self, place: &Place, version: Option<&str>) -> Result<Entry, ObjectError> {
+        if version.is_some() {
+            return self.look_up(place, version).await;
+        }
+        match self.cache.find(&place.bucket, &place.key) {
+            Ok(entry) => Ok((*entry).clone()),
+            Err(ticket) => {
+                let entry = self.look_up(place, None).await?;
+                self.cache.put(ticket, &place.bucket, &place.key, &entry);
+                Ok(entry)
+            }
+        }
+    }
+
+    async fn look_up(&self, place: &Place, version: Option<&str>) -> Result<Entry, ObjectError> {
         let row = match version {
             None => {
                 sqlx::query(

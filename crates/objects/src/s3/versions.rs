@@ -110,8 +110,10 @@ impl Api {
         let input = req.input;
         let version = version(input.version_id.as_deref())?;
         let entry = self.store.object(&place(input.bucket, input.key), version.as_deref()).await?;
-        let asked = |name: &str| input.object_attributes.iter().any(|a| a.as_str().eq_ignore_ascii_case(name));
-        if input.object_attributes.is_empty() {
+        // One header with all of them, or one for each.
+        let wanted = || input.object_attributes.iter().flat_map(|a| a.as_str().split(',')).map(str::trim);
+        let asked = |name: &str| wanted().any(|a| a.eq_ignore_ascii_case(name));
+        if !wanted().any(|a| !a.is_empty()) {
             return Err(s3_error!(InvalidArgument, "Say in x-amz-object-attributes what of the object is wanted."));
         }
         let sums = entry.sums.clone();

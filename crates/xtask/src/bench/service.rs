@@ -66,7 +66,7 @@ while True:
 const START_UPGRADER: &str = "#!/bin/sh\nexec python3 -I -S server.py\n";
 
 /// A process that ends with this.
-struct Ends(Child);
+pub(super) struct Ends(pub(super) Child);
 
 impl Drop for Ends {
     fn drop(&mut self) {
@@ -77,11 +77,11 @@ impl Drop for Ends {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn answers(port: u16) -> bool {
+pub(super) fn answers(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
