@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use mayfly_base::{Kafka, KafkaCluster, Shutdown};
-use mayfly_kafka::{Batch, Clusters, Consumer, Ended, Handler, KafkaError, Lag, Settings, Start, Tried};
+use mayfly_kafka::{Batch, Clusters, Consumer, Ended, Handler, KafkaError, Lag, Settings, Start, TopicState, Tried};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
@@ -146,6 +146,11 @@ impl Rig {
         let (stop, running) = (Shutdown::new(), Arc::clone(&consumer));
         let own = stop.clone();
         Member { consumer, stop, task: tokio::spawn(async move { running.run(&own).await }) }
+    }
+
+    /// What a look at the topic finds.
+    pub async fn topic(&self) -> TopicState {
+        self.clusters.get("mock").expect("the rig has it").topic(TOPIC).await
     }
 
     /// The messages that arrived, once each.
