@@ -5,13 +5,14 @@
 //! committed what was done here.
 
 use crate::client::{Cluster, TopicState, look_for};
+use crate::commit::commit;
 use crate::lane::Lane;
 use crate::progress::Progress;
 use crate::{Handler, KafkaError, Lag, Settings, Start};
 use mayfly_base::Shutdown;
 use parking_lot::Mutex;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError as Native, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -96,6 +97,11 @@ impl Consumer {
             () = stop.triggered() => shared.stop.cancel(),
         }
         ended.await.map_err(|_| gone())?
+    }
+
+    /// True when the group has said that it knows all that has ended.
+    pub fn is_settled(&self) -> bool {
+        self.running.lock().upgrade().is_some_and(|shared| !shared.progress.lock().is_restless())
     }
 
     /// How many partitions it has.
@@ -195,7 +201,7 @@ impl Shared {
         if offsets.is_empty() {
             return;
         }
-        if let Err(error) = self.list(&offsets).and_then(|list| client.commit(&list, CommitMode::Async)) {
+        if let Err(error) = self.list(&offsets).and_then(|list| commit(client, &list)) {
             self.progress.lock().committed(Instant::now(), &[], true);
             self.trouble(&format!("offsets cannot be committed: {error}"));
         }
@@ -310,7 +316,7 @@ impl ConsumerContext for Watcher {
             let rest = shared.progress.lock().rest_of(&partitions);
             if !rest.is_empty() && !client.assignment_lost() {
                 // It leaves before the request to join anew, on the same connection.
-                if let Err(error) = shared.list(&rest).and_then(|list| client.commit(&list, CommitMode::Async)) {
+                if let Err(error) = shared.list(&rest).and_then(|list| commit(client, &list)) {
                     shared.trouble(&format!("offsets of partitions that were taken away are not committed: {error}"));
                 }
             }

@@ -4,6 +4,7 @@
 //! to a [`Handler`] one after the other, and commits how far it has come. The parts:
 //!
 //! - `client`: how a cluster is reached; [`Clusters`] are those that the operator named.
+//! - `commit`: commits whose outcome is told.
 //! - `event`: messages as SCF's event, built in one buffer.
 //! - `lane`: a partition at work: gathering, handing over, trying again.
 //! - `progress`: how far each partition has come, what is committed of it, what waits.
@@ -12,6 +13,7 @@
 //! Messages of a partition are handed over in order, and at least once: an offset is committed only when everything before it has ended.
 
 mod client;
+mod commit;
 mod consumer;
 mod event;
 mod lane;

@@ -18,6 +18,8 @@ async fn every_message_arrives_in_order_and_once() -> Test {
     rig.produce(60..90).await?;
     until("what comes now arrives", || rig.seen().len() == 90).await;
     until("nothing waits", || member.lag().messages == 0).await;
+    until("the group has said that it knows", || member.is_settled()).await;
+    assert_eq!(rig.committed(), 90);
     member.stop().await;
     assert!(rig.in_order());
     // The next member begins where this one ended.
@@ -155,7 +157,8 @@ async fn a_commit_that_fails_is_made_again() -> Test {
     rig.cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[refused; 3]);
     let member = rig.join(rig.settings());
     until("everything arrives", || rig.seen().len() == 5).await;
-    until("it is committed", || rig.committed() == 5).await;
+    until("it is committed", || member.is_settled()).await;
+    assert_eq!(rig.committed(), 5);
     member.stop().await;
     Ok(())
 }

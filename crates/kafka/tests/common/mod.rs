@@ -216,6 +216,10 @@ impl Member {
         self.consumer.lag()
     }
 
+    pub fn is_settled(&self) -> bool {
+        self.consumer.is_settled()
+    }
+
     pub fn partitions(&self) -> usize {
         self.consumer.partitions()
     }
