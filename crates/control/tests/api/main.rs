@@ -4,6 +4,7 @@ mod aliases;
 mod async_events;
 mod bound;
 mod catalogue;
+mod chains;
 mod domains;
 mod events;
 mod failures;

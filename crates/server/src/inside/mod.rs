@@ -30,6 +30,11 @@ const BODIES_BYTES_MAX: usize = 24 << 20;
 const ALL_BODIES_BYTES_MAX: usize = 256 << 20;
 /// Documents of one instance that the object store reads at a time.
 const DOCUMENTS_MAX: usize = 4;
+/// Uploads of one instance at a time, and of all: each holds about two MB.
+const UPLOADS_MAX: usize = 16;
+const ALL_UPLOADS_MAX: usize = 256;
+/// How long an upload waits for those of other instances.
+const UPLOAD_WAIT: Duration = Duration::from_secs(5);
 /// Most connections of all instances, where open files suffice.
 const ALL_CONNECTIONS_MAX: usize = 8192;
 
@@ -62,13 +67,15 @@ pub fn limits_of_all(open_files: usize) -> (usize, usize) {
 /// Serves the sockets in sandboxes. Those that are opened before the platform is ready are served when it is.
 pub struct InsideServices {
     rooms: watch::Sender<Option<Rooms>>,
+    uploads: Arc<Semaphore>,
     main: tokio::runtime::Handle,
 }
 
 impl InsideServices {
     /// To be called on the main runtime.
     pub fn new() -> Self {
-        Self { rooms: watch::Sender::new(None), main: tokio::runtime::Handle::current() }
+        let uploads = Arc::new(Semaphore::new(ALL_UPLOADS_MAX));
+        Self { rooms: watch::Sender::new(None), uploads, main: tokio::runtime::Handle::current() }
     }
 
     /// The platform is ready.
@@ -99,11 +106,18 @@ impl Services for InsideServices {
         let answering = tokio::spawn(names::serve(names)).abort_handle();
         let inlet = Arc::new(Mutex::new(None));
         let (place, mut rooms) = (Arc::downgrade(&inlet), self.rooms.subscribe());
+        let all_uploads = Arc::clone(&self.uploads);
         let opening = tokio::spawn(async move {
             let Ok(rooms) = rooms.wait_for(Option::is_some).await.map(|rooms| rooms.clone()) else { return };
             let (Some(rooms), Some(place)) = (rooms, place.upgrade()) else { return };
             let inlets = Arc::clone(&rooms.inlets);
-            let room = Room { rooms, caller, documents: Arc::new(Semaphore::new(DOCUMENTS_MAX)) };
+            let room = Room {
+                rooms,
+                caller,
+                documents: Arc::new(Semaphore::new(DOCUMENTS_MAX)),
+                uploads: Semaphore::new(UPLOADS_MAX),
+                all_uploads,
+            };
             match inlets.open(http, Arc::new(room)) {
                 Ok(inlet) => *place.lock() = Some(inlet),
                 Err(error) => tracing::error!(%error, "the services inside a sandbox cannot be served"),
@@ -118,6 +132,8 @@ struct Room {
     rooms: Rooms,
     caller: Arc<Caller>,
     documents: Arc<Semaphore>,
+    uploads: Semaphore,
+    all_uploads: Arc<Semaphore>,
 }
 
 /// A service.
@@ -178,7 +194,15 @@ impl Service for Room {
                     lineage: self.caller.lineage(),
                     documents: Arc::clone(&self.documents),
                 });
-                objects.stream(call).await
+                if !matches!(*call.request.method(), http::Method::PUT | http::Method::POST) {
+                    return objects.stream(call).await;
+                }
+                // Its own wait as long as it likes; others' must not keep it waiting. A body is not read before that.
+                let _own = self.uploads.acquire().await;
+                match tokio::time::timeout(UPLOAD_WAIT, self.all_uploads.acquire()).await {
+                    Ok(_one) => objects.stream(call).await,
+                    Err(_) => busy(),
+                }
             }
             _ => {
                 let Some(front) = self.rooms.front.upgrade() else { return gone() };
@@ -213,6 +237,17 @@ impl Room {
     fn is_api(&self, request: &http::Request<StreamBody>) -> bool {
         service_of(host_of(request.headers(), request.uri())) == Which::Api
     }
+}
+
+/// In the words of the object store.
+fn busy() -> http::Response<StreamBody> {
+    let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>Too many uploads of functions are under way; try again later.</Message></Error>";
+    let mut response = http::Response::new(mayfly_node::service::whole(text));
+    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/xml"));
+    headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 fn gone() -> http::Response<StreamBody> {
