@@ -52,6 +52,7 @@ make_node() {
 python_sdk() { cached python-sdk "$(key "$CLIENTS/requirements/sdk.txt")" make_venv "$CLIENTS/requirements/sdk.txt"; }
 cmq_sdk() { cached cmq "$(key "$CLIENTS/requirements/cmq.txt")" make_venv "$CLIENTS/requirements/cmq.txt"; }
 tccli_venv() { cached tccli "$(key "$CLIENTS/requirements/tccli.txt")" make_venv "$CLIENTS/requirements/tccli.txt"; }
+apigw_venv() { cached apigw "$(key "$CLIENTS/requirements/apigw.txt")" make_venv "$CLIENTS/requirements/apigw.txt"; }
 objects_venv() { cached objects "$(key "$CLIENTS/requirements/objects.txt")" make_venv "$CLIENTS/requirements/objects.txt"; }
 awslambdaric() { cached awslambdaric "$(key "$CLIENTS/requirements/awslambdaric.txt")" make_vendored "$CLIENTS/requirements/awslambdaric.txt"; }
 node_sdk() { cached node-sdk "$(key "$CLIENTS/node-sdk/package.json")" make_node "$CLIENTS/node-sdk"; }

@@ -13,12 +13,12 @@ sessions=()
 for argument in "$@"; do
   case $argument in
     --with-tccli) want_tccli=1 ;;
-    python | node | tccli | queues | objects | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
-    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
+    python | node | tccli | queues | objects | apigw | runtimes | web | frameworks | browser | transfers | web-more) sessions+=("$argument") ;;
+    *) say "usage: $0 [--with-tccli] [python|node|tccli|queues|objects|apigw|runtimes|web|frameworks|browser|transfers|web-more]..." >&2; exit 2 ;;
   esac
 done
 if [ ${#sessions[@]} = 0 ]; then
-  sessions=(python node tccli queues objects runtimes web frameworks browser)
+  sessions=(python node tccli queues objects apigw runtimes web frameworks browser)
   [ "${MAYFLY_WEB_MORE:-}" = 1 ] && sessions+=(transfers)
 fi
 [ -n "$want_tccli" ] && [[ " ${sessions[*]} " != *" tccli "* ]] && sessions+=(tccli)
@@ -104,6 +104,16 @@ for name in "${sessions[@]}"; do
         if "$venv/bin/python" -B "$CLIENTS/objects.py" "$objects" "$MAYFLY_SECRET_ID" "$MAYFLY_SECRET_KEY"; then passed "objects"; else failed "objects"; fi
       else
         failed "objects: the SDKs are not installed"
+      fi
+      ;;
+    apigw)
+      if venv=$(apigw_venv); then session apigw "$venv/bin/python" -B "$CLIENTS/apigw.py"; else failed "API Gateway's SDK: not installed"; fi
+      if [ -z "$want_tccli" ] && [ "${MAYFLY_SKIP_TCCLI:-}" = 1 ]; then
+        say; say "== tccli apigateway: SKIPPED, because MAYFLY_SKIP_TCCLI=1"
+      elif venv=$(tccli_venv); then
+        PATH="$venv/bin:$PATH" session "tccli apigateway" "$CLIENTS/apigw_tccli.sh"
+      else
+        failed "tccli: not installed"
       fi
       ;;
     runtimes)

@@ -1,8 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
 use crate::commands::{
-    alias, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers, logs,
-    namespaces, scale, simulate, trigger, up, url, versions, why,
+    alias, apis, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers,
+    logs, namespaces, scale, simulate, trigger, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +90,8 @@ pub enum Command {
     Url(url::UrlArgs),
     /// What hands events to functions: timers, buckets, topics
     Trigger(trigger::TriggerArgs),
+    /// APIs of the gateway: routes, keys, tokens, limits, WebSockets
+    Api(apis::ApiArgs),
     /// Hosts of your own that lead to functions
     Domain(domain::DomainArgs),
     /// Certificates for domains
@@ -150,6 +152,12 @@ mod tests {
             "mayfly trigger timer f nightly --cron 0,0,0,*,*,*,* --message m --time-zone UTC --qualifier prod",
             "mayfly trigger bucket f b-125 --event created --prefix in/ --suffix .png",
             "mayfly trigger topic f t --tag a --tag b",
+            "mayfly api add /users/{id} users@prod --method GET --service shop --auth key",
+            "mayfly api socket /ws --transport t --register r --cleanup c",
+            "mayfly api issuer /login login --keys jwks.json",
+            "mayfly api plan add gold --per-second 10 --service shop --key AKID",
+            "mayfly api limit shop --per-second 100",
+            "mayfly trigger api f --method GET --path /x --service shop --key",
             "mayfly failures ls -F f --since 1h --open",
             "mayfly failures replay --all --to 3 --rate 10 --wait",
             "mayfly failures replay 1 2 --dry-run",

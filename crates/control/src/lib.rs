@@ -35,10 +35,9 @@ pub use control::{API_VERSION, Call, Control, Download, Options, Ports, WeakCont
 pub use endings::{Cause, Endings};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    ApiTrigger, ApiTriggerRef, ApiTriggers,
-    DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
-    InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, NewApiTrigger, ProvisionedState, RouteChange,
-    SendError,
+    ApiTrigger, ApiTriggerRef, ApiTriggers, DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport,
+    InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, LineSink, LogError, LogFilter, LogOrder,
+    LogStatus, Logs, NewApiTrigger, ProvisionedState, RouteChange, SendError,
 };
 pub use provisioned::ProvisionedOrder;
 pub use triggered::{BoundTrigger, TriggeredEvent};

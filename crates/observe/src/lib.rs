@@ -5,6 +5,7 @@
 
 pub mod logs;
 pub mod metrics;
+mod apigw;
 mod objects;
 
 pub use logs::{

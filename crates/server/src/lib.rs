@@ -3,6 +3,7 @@
 //! [`run`] is `mayfly up`. [`Platform::start`] is the same without signals, for tests and for whoever embeds it.
 
 mod ahead;
+mod apigw;
 mod data;
 mod destinations;
 mod events;
@@ -174,6 +175,7 @@ impl Platform {
         let memory =
             Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone(), Arc::clone(&memory)));
+        let api_parts = apigw::Core::open(&data, &options).await?;
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
@@ -183,6 +185,7 @@ impl Platform {
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
+            apis: Some(Arc::new(api_parts.clone())),
             clock: Arc::new(SystemClock),
         };
         let objects = match &objects_gateway {
@@ -211,6 +214,9 @@ impl Platform {
         let control = Control::start(ports, control_options)
             .await
             .context("load the catalogue of functions and the pending events")?;
+        api_parts.functions.set(&control);
+        api_parts.sweep(&control).await?;
+        let apis = Arc::new(apigw::Apis::new(api_parts.clone(), control.clone(), Arc::clone(&invoker), &options));
         invoker::restore_quotas(&control, &node);
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));
@@ -246,6 +252,8 @@ impl Platform {
             metrics: metrics.clone(),
             ceiling_mb: ceiling(&options),
             urls,
+            apis: Arc::clone(&apis),
+            api_parts,
             queues: queues.clone(),
             triggers: Arc::clone(&triggers),
             objects: objects.clone(),
@@ -266,6 +274,8 @@ impl Platform {
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
         let stop = shutdown.child();
         tasks.push(tokio::spawn(async move { triggers.run(stop).await }));
+        let stop = shutdown.child();
+        tasks.push(tokio::spawn(async move { apis.run(stop).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
         let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {

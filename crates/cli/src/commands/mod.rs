@@ -1,6 +1,8 @@
 //! One file for each group of commands.
 
 pub mod alias;
+pub mod api_keys;
+pub mod apis;
 pub mod cert;
 pub mod demand;
 pub mod deploy;
@@ -63,6 +65,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => functions::get(&args, &context(common, out)?),
         Command::Url(args) => url::run(&args, &context(common, out)?),
         Command::Trigger(args) => trigger::run(&args, &context(common, out)?),
+        Command::Api(args) => apis::run(&args, &context(common, out)?),
         Command::Domain(args) => domain::run(&args, &context(common, out)?),
         Command::Cert(args) => cert::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),

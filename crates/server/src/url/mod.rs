@@ -4,12 +4,12 @@
 //! by [`domain`]. What happens to headers on the way is
 //! in [`headers`], what event functions see and answer in [`event`], what browsers are told in [`cors`]. See `docs/http.md`.
 
-mod address;
-mod cors;
+pub mod address;
+pub mod cors;
 mod domain;
-mod event;
+pub mod event;
 mod grpc;
-mod headers;
+pub mod headers;
 
 use crate::invoker::NodeInvoker;
 use address::Address;
@@ -205,7 +205,7 @@ async fn collect(mut body: StreamBody) -> Result<Bytes, Refused> {
 }
 
 /// A body whose trailers do not speak in the platform's names.
-fn without_own_trailers(body: StreamBody) -> StreamBody {
+pub fn without_own_trailers(body: StreamBody) -> StreamBody {
     if body.is_end_stream() {
         return body;
     }
