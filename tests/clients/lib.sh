@@ -52,6 +52,7 @@ make_node() {
 python_sdk() { cached python-sdk "$(key "$CLIENTS/requirements/sdk.txt")" make_venv "$CLIENTS/requirements/sdk.txt"; }
 cmq_sdk() { cached cmq "$(key "$CLIENTS/requirements/cmq.txt")" make_venv "$CLIENTS/requirements/cmq.txt"; }
 tccli_venv() { cached tccli "$(key "$CLIENTS/requirements/tccli.txt")" make_venv "$CLIENTS/requirements/tccli.txt"; }
+apigw_venv() { cached apigw "$(key "$CLIENTS/requirements/apigw.txt")" make_venv "$CLIENTS/requirements/apigw.txt"; }
 objects_venv() { cached objects "$(key "$CLIENTS/requirements/objects.txt")" make_venv "$CLIENTS/requirements/objects.txt"; }
 kafka_venv() { cached kafka-python "$(key "$CLIENTS/requirements/kafka.txt")" make_venv "$CLIENTS/requirements/kafka.txt"; }
 kafka_vendored() { cached kafka-vendored "$(key "$REPO/examples/kafka-stream/requirements.txt")" make_vendored "$REPO/examples/kafka-stream/requirements.txt"; }

@@ -9,7 +9,7 @@ set -u
 . "$(dirname "$0")/lib.sh"
 
 # Those that run when none is named, and all.
-usual=(python node tccli queues objects inside kafka runtimes web frameworks browser)
+usual=(python node tccli queues objects inside kafka apigw runtimes web frameworks browser)
 known=("${usual[@]}" transfers web-more)
 
 want_tccli=
@@ -133,6 +133,16 @@ for name in "${sessions[@]}"; do
         session kafka "$CLIENTS/kafka.sh" "$bin" "$venv" "$modules" "$vendored" "$(head -n 1 "$work/brokers")"
       else
         failed "kafka: clients or brokers are not installed"
+      fi
+      ;;
+    apigw)
+      if venv=$(apigw_venv); then session apigw "$venv/bin/python" -B "$CLIENTS/apigw.py"; else failed "API Gateway's SDK: not installed"; fi
+      if [ -z "$want_tccli" ] && [ "${MAYFLY_SKIP_TCCLI:-}" = 1 ]; then
+        say; say "== tccli apigateway: SKIPPED, because MAYFLY_SKIP_TCCLI=1"
+      elif venv=$(tccli_venv); then
+        PATH="$venv/bin:$PATH" session "tccli apigateway" "$CLIENTS/apigw_tccli.sh"
+      else
+        failed "tccli: not installed"
       fi
       ;;
     runtimes)

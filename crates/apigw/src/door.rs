@@ -40,9 +40,14 @@ fn service_of_host<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
     (below.starts_with("service-") && !below.contains('.')).then_some(below)
 }
 
-/// True when a request is for the gateway, whether or not there is such a service. `host` is in lower case and without a port.
-pub fn is_for_gateway(path: &str, host: Option<&str>, domain: &str) -> bool {
-    path.starts_with(PREFIX) || path.starts_with(PUSH_PREFIX) || host.is_some_and(|h| service_of_host(h, domain).is_some())
+/// True for the host of a service, whether or not there is such a one. `host` is in lower case and without a port.
+pub fn is_service_host(host: &str, domain: &str) -> bool {
+    service_of_host(host, domain).is_some()
+}
+
+/// True for paths that are the gateway's at the platform's own hosts.
+pub fn is_gateway_path(path: &str) -> bool {
+    path.starts_with(PREFIX) || path.starts_with(PUSH_PREFIX)
 }
 
 impl Address {
@@ -103,7 +108,9 @@ impl Refused {
     /// What the caller is told.
     pub fn message(&self) -> Cow<'_, str> {
         match self {
-            Self::NoAddress => "An address is /apigw/<service>/<environment>/<path>, the environment release, prepub or test".into(),
+            Self::NoAddress => {
+                "An address is /apigw/<service>/<environment>/<path>, the environment release, prepub or test".into()
+            }
             Self::NoService => "There is no such service, or nothing is released in that environment".into(),
             Self::NoApi(path) => format!("There is no api match path '{}'", crate::state::clip(path)).into(),
             Self::Protocol(other) => format!("This service is asked over {other} only").into(),
@@ -202,9 +209,8 @@ impl Gateway {
             ("http", true) => return Err(Refused::Protocol("http")),
             _ => {}
         }
-        let found = table
-            .find(head.method.as_str(), &address.path)
-            .ok_or_else(|| Refused::NoApi(address.path.clone()))?;
+        let found =
+            table.find(head.method.as_str(), &address.path).ok_or_else(|| Refused::NoApi(address.path.clone()))?;
         let (query_parameters, header_parameters) = parameters(&found, head)?;
         let api = &found.api;
         if let Some(limit) = service.limits.get(&stage) {
@@ -229,10 +235,18 @@ impl Gateway {
         })
     }
 
-    fn by_key(&self, state: &State, api: &ApiRecord, stage: Stage, head: &Parts, now_ms: u64) -> Result<Value, Refused> {
+    fn by_key(
+        &self,
+        state: &State,
+        api: &ApiRecord,
+        stage: Stage,
+        head: &Parts,
+        now_ms: u64,
+    ) -> Result<Value, Refused> {
         let signed = keypair::read(&head.headers).map_err(Refused::Denied)?;
         // An unknown key, one that is off and one without a plan are told alike: who does not hold it learns nothing.
-        let unknown = || Refused::Denied(Denied::new(403, "HMAC signature cannot be verified, the key is not known here"));
+        let unknown =
+            || Refused::Denied(Denied::new(403, "HMAC signature cannot be verified, the key is not known here"));
         let key = state.keys.get(signed.id).filter(|key| key.enabled).ok_or_else(unknown)?;
         keypair::check(&signed, &head.headers, &key.secret, now_ms).map_err(Refused::Denied)?;
         let plan = state.plan_for(&key.id, api, stage).ok_or_else(unknown)?;
@@ -254,7 +268,9 @@ fn by_token(state: &State, issuer: &str, head: &Parts) -> Result<Value, Refused>
     let rules = state.token_rules(issuer).ok_or_else(gone)?;
     match jwt::verify(rules, &head.headers, head.uri.query().unwrap_or("")) {
         Ok(claims) => Ok(Value::Object(Map::from_iter([("claims".to_owned(), Value::Object(claims))]))),
-        Err(denied) if denied.status == 401 && !rules.login_url.is_empty() => Err(Refused::Login(rules.login_url.clone())),
+        Err(denied) if denied.status == 401 && !rules.login_url.is_empty() => {
+            Err(Refused::Login(rules.login_url.clone()))
+        }
         Err(denied) => Err(Refused::Denied(denied)),
     }
 }
@@ -269,16 +285,21 @@ mod tests {
             Address::of(path, Some(host), "apigw.localhost").map(|a| (a.service, a.stage, a.path, a.prefix))
         };
         let four = |s: &str, stage, path: &str, prefix: &str| Some((s.into(), stage, path.into(), prefix.into()));
-        assert_eq!(of("/apigw/service-a/release/x/y", "h"), four("service-a", Stage::Release, "/x/y", "/apigw/service-a/release"));
+        assert_eq!(
+            of("/apigw/service-a/release/x/y", "h"),
+            four("service-a", Stage::Release, "/x/y", "/apigw/service-a/release")
+        );
         assert_eq!(of("/apigw/service-a/test", "h"), four("service-a", Stage::Test, "/", "/apigw/service-a/test"));
         assert_eq!(of("/prepub/x", "service-a.apigw.localhost"), four("service-a", Stage::Prepub, "/x", "/prepub"));
         // At a service's own host its paths are its own.
         assert_eq!(of("/apigw/service-b/release/x", "service-a.apigw.localhost"), None);
-        for (path, host) in [("/apigw/service-a", "h"), ("/apigw/service-a/prod/x", "h"), ("/release/x", "other.apigw.localhost")] {
+        for (path, host) in
+            [("/apigw/service-a", "h"), ("/apigw/service-a/prod/x", "h"), ("/release/x", "other.apigw.localhost")]
+        {
             assert_eq!(of(path, host), None, "{path}");
         }
-        assert!(is_for_gateway("/apigw/x", None, "d") && is_for_gateway("/", Some("service-a.d"), "d"));
-        assert!(!is_for_gateway("/apigwx", Some("a.service-a.d"), "d"));
+        assert!(is_gateway_path("/apigw/x") && is_gateway_path("/apigw-push/x") && !is_gateway_path("/apigwx"));
+        assert!(is_service_host("service-a.d", "d") && !is_service_host("a.service-a.d", "d"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn headers(headers: &HeaderMap) -> Map<String, Value> {
 }
 
 /// A query: a key that comes once has a text, one that comes several times a list.
-fn query(text: &str) -> Map<String, Value> {
+pub fn query(text: &str) -> Map<String, Value> {
     let mut found = Map::new();
     for (key, value) in form_urlencoded::parse(text.as_bytes()) {
         match found.get_mut(&*key) {
@@ -47,6 +47,15 @@ fn query(text: &str) -> Map<String, Value> {
         }
     }
     found
+}
+
+/// True when an integrated response names its content type itself.
+pub fn says_content_type(value: &[u8]) -> bool {
+    let Ok(Value::Object(object)) = serde_json::from_slice(value) else { return false };
+    ["headers", "multiValueHeaders"].iter().any(|field| {
+        let given = object.get(*field).and_then(Value::as_object);
+        given.is_some_and(|h| h.keys().any(|name| name.eq_ignore_ascii_case("content-type")))
+    })
 }
 
 /// What the gateway says of a request beside the request itself.
@@ -106,6 +115,8 @@ pub fn content_type(response_type: &str) -> &'static str {
 /// where those belong.
 pub fn is_integrated(value: &[u8]) -> bool {
     let Ok(Value::Object(object)) = serde_json::from_slice(value) else { return false };
-    let status = object.get("statusCode").is_some_and(|s| s.as_u64().or_else(|| s.as_str()?.parse().ok()).is_some_and(|s| (200..1000).contains(&s)));
+    let status = object
+        .get("statusCode")
+        .is_some_and(|s| s.as_u64().or_else(|| s.as_str()?.parse().ok()).is_some_and(|s| (200..1000).contains(&s)));
     status && object.get("headers").is_none_or(|h| h.is_object() || h.is_null())
 }

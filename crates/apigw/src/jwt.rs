@@ -176,7 +176,10 @@ impl Keys {
         for key in list {
             let allowed = algorithms(&key);
             if allowed.is_empty() {
-                return Err("its keys are RSA (RS256 … PS512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA) public keys".into());
+                return Err(
+                    "its keys are RSA (RS256 … PS512), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA) public keys"
+                        .into(),
+                );
             }
             let decoding = DecodingKey::from_jwk(&key).map_err(|e| format!("a key in it cannot be used: {e}"))?;
             keys.push((key, decoding, allowed));
@@ -190,7 +193,9 @@ pub fn check_rules(rules: &TokenRules) -> Result<(), String> {
     Keys::parse(&rules.public_key).map_err(|why| format!("`PublicKey` is not usable: {why}"))?;
     let (place, name) = place(&rules.location);
     if !matches!(place, "header" | "query" | "cookie") || name == Some("") {
-        return Err("`TokenLocation` is header, query or cookie, with `:<name>` for another name than the usual one".into());
+        return Err(
+            "`TokenLocation` is header, query or cookie, with `:<name>` for another name than the usual one".into()
+        );
     }
     Ok(())
 }
@@ -279,3 +284,7 @@ pub fn verify(rules: &TokenRules, headers: &HeaderMap, query: &str) -> Result<Ma
     }
     Err(last)
 }
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+mod tests;

@@ -81,9 +81,11 @@ pub fn check(signed: &Signed<'_>, headers: &HeaderMap, secret: &str, now_ms: u64
     let mut lines = Vec::new();
     let mut dated = false;
     for name in &names {
-        let absent = || Denied::new(403, format!("HMAC signature cannot be verified, a valid {name} header is required"));
+        let absent =
+            || Denied::new(403, format!("HMAC signature cannot be verified, a valid {name} header is required"));
         let mut values = headers.get_all(name.as_str()).iter();
-        let value = values.next().and_then(|v| v.to_str().ok()).filter(|_| values.next().is_none()).ok_or_else(absent)?;
+        let value =
+            values.next().and_then(|v| v.to_str().ok()).filter(|_| values.next().is_none()).ok_or_else(absent)?;
         if matches!(name.as_str(), "date" | "x-date") {
             let at = date_ms(value).ok_or_else(absent)?;
             if at.abs_diff(now_ms) > SKEW_MS {
@@ -102,7 +104,12 @@ pub fn check(signed: &Signed<'_>, headers: &HeaderMap, secret: &str, now_ms: u64
     let own = match signed.algorithm {
         "hmac-sha1" => mac::<Hmac<sha1::Sha1>>(secret, &text),
         "hmac-sha256" => mac::<Hmac<sha2::Sha256>>(secret, &text),
-        _ => return Err(Denied::new(403, "HMAC signature cannot be verified, the algorithm is hmac-sha1 or hmac-sha256")),
+        _ => {
+            return Err(Denied::new(
+                403,
+                "HMAC signature cannot be verified, the algorithm is hmac-sha1 or hmac-sha256",
+            ));
+        }
     };
     if bool::from(own.ct_eq(&sent)) { Ok(()) } else { Err(wrong()) }
 }
@@ -125,7 +132,10 @@ mod tests {
             "hmac-sha1" => mac::<Hmac<sha1::Sha1>>("secret", text),
             _ => mac::<Hmac<sha2::Sha256>>("secret", text),
         };
-        format!("hmac id=\"AKID\", algorithm=\"{algorithm}\", headers=\"{names}\", signature=\"{}\"", STANDARD.encode(mac))
+        format!(
+            "hmac id=\"AKID\", algorithm=\"{algorithm}\", headers=\"{names}\", signature=\"{}\"",
+            STANDARD.encode(mac)
+        )
     }
 
     fn headers(authorization: &str) -> HeaderMap {
@@ -146,7 +156,9 @@ mod tests {
     #[test]
     fn a_known_signature_holds() {
         // Computed with Python, hmac.new(b"ZxF2wh-test", ..., hashlib.sha1).
-        let all = headers("hmac id=\"AKID\", algorithm=\"hmac-sha1\", headers=\"x-date source\", signature=\"/hWmuYooyDBUvYB3YcaPIQdrIng=\"");
+        let all = headers(
+            "hmac id=\"AKID\", algorithm=\"hmac-sha1\", headers=\"x-date source\", signature=\"/hWmuYooyDBUvYB3YcaPIQdrIng=\"",
+        );
         assert_eq!(check(&read(&all).unwrap(), &all, "ZxF2wh-test", AT_MS), Ok(()));
     }
 

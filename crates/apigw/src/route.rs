@@ -54,7 +54,10 @@ impl Template {
             } else if part.chars().all(good) {
                 segments.push(Segment::Text(part.to_owned()));
             } else {
-                return Err(format!("the segment `{}` has characters that paths do not have", crate::state::clip(part)));
+                return Err(format!(
+                    "the segment `{}` has characters that paths do not have",
+                    crate::state::clip(part)
+                ));
             }
         }
         if segments.len() > SEGMENTS_MAX {
@@ -124,7 +127,8 @@ pub struct Found {
 impl Table {
     /// A table of these APIs. Paths that this release cannot read answer nothing.
     pub fn new(apis: Vec<Arc<ApiRecord>>) -> Self {
-        let mut rows: Vec<_> = apis.into_iter().filter_map(|api| Some((Template::parse(&api.path).ok()?, api))).collect();
+        let mut rows: Vec<_> =
+            apis.into_iter().filter_map(|api| Some((Template::parse(&api.path).ok()?, api))).collect();
         rows.sort_by_cached_key(|(template, api)| (template.rank(), api.method == "ANY", api.id.clone()));
         Self { rows }
     }

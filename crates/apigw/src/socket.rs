@@ -148,10 +148,13 @@ impl Push {
                 let message = match self.websocket.data_type.as_deref() {
                     None | Some("text") => Message::text(text),
                     Some("binary") => {
-                        let bytes = STANDARD.decode(text.trim()).map_err(|e| format!("binary `data` is base64: {e}"))?;
+                        let bytes =
+                            STANDARD.decode(text.trim()).map_err(|e| format!("binary `data` is base64: {e}"))?;
                         Message::binary(bytes)
                     }
-                    Some(other) => return Err(format!("`dataType` is `{}`; it is text or binary", crate::state::clip(other))),
+                    Some(other) => {
+                        return Err(format!("`dataType` is `{}`; it is text or binary", crate::state::clip(other)));
+                    }
                 };
                 if message.len() > MESSAGE_BYTES_MAX {
                     return Err(format!("`data` has {} bytes; the limit is {MESSAGE_BYTES_MAX}", message.len()));
@@ -204,13 +207,20 @@ impl Sockets {
     pub async fn push(&self, api: &str, body: &[u8]) -> Pushed {
         let push: Push = match serde_json::from_slice(body) {
             Ok(push) => push,
-            Err(error) => return (400, 400, format!("the body is not {{\"websocket\":{{\"action\",\"secConnectionID\",…}}}}: {error}")),
+            Err(error) => {
+                return (
+                    400,
+                    400,
+                    format!("the body is not {{\"websocket\":{{\"action\",\"secConnectionID\",…}}}}: {error}"),
+                );
+            }
         };
         let out = match push.out() {
             Ok(out) => out,
             Err(why) => return (400, 400, why),
         };
-        let found = self.open.lock().get(&push.websocket.id).filter(|link| link.api == api).map(|link| link.sender.clone());
+        let found =
+            self.open.lock().get(&push.websocket.id).filter(|link| link.api == api).map(|link| link.sender.clone());
         let Some(sender) = found else {
             return (404, 404, "there is no such connection; it has ended, or belongs to another API".into());
         };
@@ -299,7 +309,9 @@ pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut place: Place, stream: 
     let sockets = Arc::clone(&place.sockets);
     if let Some(stream) = stream {
         sockets.counts.opened.fetch_add(1, Ordering::Relaxed);
-        let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         exchange(&mut place, socket, &carrier).await;
     }
@@ -414,10 +426,15 @@ pub fn registered(value: &[u8]) -> Result<Option<String>, String> {
         #[serde(default, rename = "secWebSocketProtocol")]
         protocol: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(value)
-        .map_err(|_| "the register function did not answer {\"errNo\":0,\"errMsg\":\"ok\",\"websocket\":{…}}".to_owned())?;
+    let answer: Answer = serde_json::from_slice(value).map_err(|_| {
+        "the register function did not answer {\"errNo\":0,\"errMsg\":\"ok\",\"websocket\":{…}}".to_owned()
+    })?;
     if answer.number != 0 {
-        return Err(format!("refused by the register function: {} {}", answer.number, crate::state::clip(&answer.message)));
+        return Err(format!(
+            "refused by the register function: {} {}",
+            answer.number,
+            crate::state::clip(&answer.message)
+        ));
     }
     // Demonstrations repeat all that the visitor offers; one is chosen.
     let first = answer.websocket.protocol.and_then(|p| p.split(',').next().map(|p| p.trim().to_owned()));

@@ -114,7 +114,10 @@ async fn messages_come_in_order_and_the_end_is_told_once() {
         );
         assert_eq!(call["requestContext"]["stage"], "release");
     }
-    assert_eq!((&calls[20]["websocket"]["dataType"], &calls[20]["websocket"]["data"]), (&json!("binary"), &json!("/wA=")));
+    assert_eq!(
+        (&calls[20]["websocket"]["dataType"], &calls[20]["websocket"]["data"]),
+        (&json!("binary"), &json!("/wA="))
+    );
     visitor.close(None).await.unwrap();
     task.await.unwrap();
     assert_eq!(*scene.caller.told.lock(), [(id.clone(), false)]);
@@ -216,7 +219,10 @@ async fn ends_that_a_killed_process_did_not_tell_are_told_by_the_next() {
 
 #[test]
 fn register_functions_accept_or_refuse() {
-    assert_eq!(registered(br#"{"errNo":0,"errMsg":"ok","websocket":{"action":"connecting","secConnectionID":"x"}}"#), Ok(None));
+    assert_eq!(
+        registered(br#"{"errNo":0,"errMsg":"ok","websocket":{"action":"connecting","secConnectionID":"x"}}"#),
+        Ok(None)
+    );
     let chosen = registered(br#"{"errNo":0,"websocket":{"secWebSocketProtocol":"chat, binary"}}"#);
     assert_eq!(chosen, Ok(Some("chat".into())));
     assert!(registered(br#"{"errNo":102,"errMsg":"not found web socket"}"#).unwrap_err().contains("102 not found"));

@@ -89,7 +89,8 @@ impl State {
     /// Environments that serve an API, with the release that does.
     pub fn stages_of(&self, api: &ApiRecord) -> Vec<Stage> {
         let Some(service) = self.services.get(&api.service) else { return Vec::new() };
-        let serves = |stage: &&Stage| self.released(service, **stage).is_some_and(|r| r.apis.iter().any(|a| a.id == api.id));
+        let serves =
+            |stage: &&Stage| self.released(service, **stage).is_some_and(|r| r.apis.iter().any(|a| a.id == api.id));
         service.stages.keys().filter(serves).copied().collect()
     }
 
@@ -103,7 +104,8 @@ impl State {
     pub fn plan_for(&self, key: &str, api: &ApiRecord, stage: Stage) -> Option<&Arc<PlanRecord>> {
         let own = Binding { service: api.service.clone(), stage, api: Some(api.id.clone()) };
         let whole = Binding { api: None, ..own.clone() };
-        let bound = |binding: &Binding| self.plans.values().find(|p| p.keys.contains(key) && p.bindings.contains(binding));
+        let bound =
+            |binding: &Binding| self.plans.values().find(|p| p.keys.contains(key) && p.bindings.contains(binding));
         bound(&own).or_else(|| bound(&whole))
     }
 
@@ -349,9 +351,7 @@ impl Gateway {
                 this.meta.apply(rows).await.map_err(store_error)?;
             }
             this.limits.keep(&next);
-            this.usage.lock().retain(|(plan, key), _| {
-                next.plans.get(plan).is_some_and(|plan| plan.keys.contains(key))
-            });
+            this.usage.lock().retain(|(plan, key), _| next.plans.get(plan).is_some_and(|plan| plan.keys.contains(key)));
             this.state.store(Arc::new(next));
             drop(guard);
             Ok(result)

@@ -3,10 +3,10 @@
 //! There is one truth: the API. A trigger is created as an API of a service, and listed because the API leads to the function; that holds
 //! for APIs that were created by API Gateway's API too, as in SCF. Source of the forms: SCF, "Trigger Configuration Description".
 
-use crate::api::{Cx, FunctionKind, new_id, random_text, sub_domain};
 use crate::api::apis::{TIMEOUT_DEFAULT_S, check_place, route};
 use crate::api::services::{check_room, new_service};
 use crate::api::stages::{laid_over, publish, serving};
+use crate::api::{Cx, FunctionKind, new_id, random_text, sub_domain};
 use crate::records::{ApiRecord, Auth, Backend, FunctionRef, PlanRecord, ServiceRecord, Stage, TriggerRecord};
 use crate::state::{Edit, Gateway, State, clip};
 use mayfly_model::ApiError;
@@ -138,7 +138,8 @@ fn parse(text: &str) -> Result<Desc, ApiError> {
     if text.trim().is_empty() {
         return Ok(Desc::default());
     }
-    serde_json::from_str(text).map_err(|e| bad(format!("`TriggerDesc` is not what an apigw trigger takes: {}.", clip(&e.to_string()))))
+    serde_json::from_str(text)
+        .map_err(|e| bad(format!("`TriggerDesc` is not what an apigw trigger takes: {}.", clip(&e.to_string()))))
 }
 
 /// A switch, as clients write it. Errors: `InvalidParameterValue.TriggerDesc`.
@@ -159,9 +160,9 @@ fn filled(text: &Option<String>) -> Option<&str> {
 /// An error of the API in a code of SCF's.
 fn as_trigger_error(error: ApiError) -> ApiError {
     match error.code {
-        "ResourceNotFound.InvalidService" | "LimitExceeded.ServiceCountLimitExceeded" | "LimitExceeded.ApiCountLimitExceeded" => {
-            ApiError::new("FailedOperation.ApiGateway", error.message)
-        }
+        "ResourceNotFound.InvalidService"
+        | "LimitExceeded.ServiceCountLimitExceeded"
+        | "LimitExceeded.ApiCountLimitExceeded" => ApiError::new("FailedOperation.ApiGateway", error.message),
         code if code.starts_with("InvalidParameterValue.TriggerDesc") || code.starts_with("InternalError") => error,
         _ => ApiError::new("InvalidParameterValue.ApiGateway", error.message),
     }
@@ -213,7 +214,11 @@ fn show(state: &State, api: &ApiRecord, function: &FunctionRef, domain: &str, ho
 }
 
 /// APIs that lead to a function, with how they do.
-fn leading<'a>(state: &'a State, namespace: &'a str, function: &'a str) -> impl Iterator<Item = (&'a Arc<ApiRecord>, &'a FunctionRef)> {
+fn leading<'a>(
+    state: &'a State,
+    namespace: &'a str,
+    function: &'a str,
+) -> impl Iterator<Item = (&'a Arc<ApiRecord>, &'a FunctionRef)> {
     state.apis.values().filter_map(move |api| {
         let found = api.backend.functions().find(|f| f.namespace == namespace && f.name == function)?;
         Some((api, found))
@@ -232,7 +237,8 @@ fn drop_api(state: &State, api: &ApiRecord, now_ms: u64) -> Vec<Edit> {
     }
     let alone = state.apis_of(&api.service).all(|other| other.id == api.id);
     if let Some(service) = state.services.get(&api.service).filter(|s| s.automatic && alone) {
-        let in_plan = state.plans.values().any(|p| p.bindings.iter().any(|b| b.service == service.id && b.api.is_none()));
+        let in_plan =
+            state.plans.values().any(|p| p.bindings.iter().any(|b| b.service == service.id && b.api.is_none()));
         if !in_plan {
             edits.push(Edit::DropService(service.id.clone()));
         }
@@ -280,7 +286,12 @@ pub async fn create(cx: Cx<'_>, new: NewTrigger, kind: FunctionKind) -> Result<S
         base64: flag("isBase64Encoded", desc.api.is_base64_encoded.as_ref())?,
         limits: BTreeMap::new(),
         push_token: random_text(32),
-        trigger: Some(TriggerRecord { name: new.name.clone(), stage, argument: new.argument, description: new.description }),
+        trigger: Some(TriggerRecord {
+            name: new.name.clone(),
+            stage,
+            argument: new.argument,
+            description: new.description,
+        }),
         shown: BTreeMap::new(),
         created_ms: cx.now_ms,
         modified_ms: cx.now_ms,
@@ -291,7 +302,8 @@ pub async fn create(cx: Cx<'_>, new: NewTrigger, kind: FunctionKind) -> Result<S
     let change = cx.gateway.change(move |state| {
         let own = leading(state, &namespace, &function).count();
         if own >= PER_FUNCTION_MAX {
-            let message = format!("Function `{function}` has {PER_FUNCTION_MAX} triggers of type apigw, which is the limit.");
+            let message =
+                format!("Function `{function}` has {PER_FUNCTION_MAX} triggers of type apigw, which is the limit.");
             return Err(ApiError::new("LimitExceeded.Trigger", message));
         }
         let wanted_name = filled(&desc.service.service_name);
@@ -361,12 +373,17 @@ pub async fn delete(gateway: &Arc<Gateway>, meant: Meant, now_ms: u64) -> Result
                     && is(filled(&desc.api.request_config.path), &api.path)
                     && filled(&desc.api.request_config.method).is_none_or(|m| m.eq_ignore_ascii_case(&api.method))
             };
-            let named: Vec<_> = leading(state, &meant.namespace, &meant.function).filter(|(api, f)| matches(api, f)).collect();
+            let named: Vec<_> =
+                leading(state, &meant.namespace, &meant.function).filter(|(api, f)| matches(api, f)).collect();
             let narrow: Vec<_> = named.iter().filter(|(api, _)| narrowed(api)).collect();
             match narrow.as_slice() {
                 [(api, _)] => Ok((drop_api(state, api, now_ms), ())),
                 [] => {
-                    let message = format!("Function `{}` has no such trigger `{}` of type apigw.", meant.function, clip(&meant.name));
+                    let message = format!(
+                        "Function `{}` has no such trigger `{}` of type apigw.",
+                        meant.function,
+                        clip(&meant.name)
+                    );
                     Err(ApiError::new("ResourceNotFound.Trigger", message))
                 }
                 _ => Err(ApiError::missing("TriggerDesc")),
@@ -376,7 +393,11 @@ pub async fn delete(gateway: &Arc<Gateway>, meant: Meant, now_ms: u64) -> Result
 }
 
 /// Takes the triggers of functions away that are gone; APIs that were created by API Gateway's API stay, and answer that their function is gone.
-pub async fn forget(gateway: &Arc<Gateway>, gone: impl Fn(&FunctionRef) -> bool + Send + Sync, now_ms: u64) -> Result<(), ApiError> {
+pub async fn forget(
+    gateway: &Arc<Gateway>,
+    gone: impl Fn(&FunctionRef) -> bool + Send + Sync,
+    now_ms: u64,
+) -> Result<(), ApiError> {
     let orphan = |api: &ApiRecord| api.trigger.is_some() && api.backend.functions().any(&gone);
     if !gateway.state().apis.values().any(|api| orphan(api)) {
         return Ok(());

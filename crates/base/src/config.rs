@@ -161,6 +161,12 @@ options! {
     tls_key: PathBuf = PathBuf::new();
     /// Functions also have URLs by host: `http://<function>.<namespace>.<domain>/`. Names below `localhost` lead to this machine by themselves.
     domain: String = "fn.localhost".into();
+    /// Services of the API gateway have addresses by host: `http://<service>.<apigw_domain>/<environment>/`.
+    apigw_domain: String = "apigw.localhost".into();
+    /// Seconds without traffic after which a WebSocket of the API gateway is closed.
+    apigw_idle_s: u64 = 900;
+    /// WebSockets that the API gateway holds at once.
+    apigw_connections: usize = 10_000;
     /// Level of the platform's own log lines: `error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,mayfly_node=debug`.
     log_level: String = "info".into();
     /// Form of the platform's own log lines: `plain` or `json`.
@@ -418,9 +424,16 @@ impl PlatformOptions {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
         };
-        if self.domain.len() > 150 || !self.domain.split('.').all(label) {
-            return range("domain", format!("`{}` is not a domain in lower case", self.domain));
+        for (name, domain) in [("domain", &self.domain), ("apigw_domain", &self.apigw_domain)] {
+            if domain.len() > 150 || !domain.split('.').all(label) {
+                return range(name, format!("`{domain}` is not a domain in lower case"));
+            }
         }
+        if self.domain == self.apigw_domain {
+            return range("apigw_domain", "is `domain` too; each needs its own".into());
+        }
+        between("apigw_idle_s", self.apigw_idle_s, 1, 86_400)?;
+        between("apigw_connections", self.apigw_connections as u64, 0, 1_000_000)?;
         let region_char = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if !(1..=32).contains(&self.region.len()) || !self.region.bytes().all(region_char) {
             return range("region", "is not 1 to 32 of a-z, 0-9 and `-`".into());

@@ -1,8 +1,8 @@
 //! The command line: what there is to say. What it does is in [`crate::commands`].
 
 use crate::commands::{
-    alias, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers, logs,
-    namespaces, objects, queue, scale, simulate, trigger, up, url, versions, why,
+    alias, apis, cert, demand, deploy, destinations, doctor, domain, failures, forecast, functions, invoke, layers,
+    logs, namespaces, objects, queue, scale, simulate, trigger, up, url, versions, why,
 };
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -98,6 +98,8 @@ pub enum Command {
     Queue(queue::QueueArgs),
     /// Topics: messages for many
     Topic(queue::TopicArgs),
+    /// APIs of the gateway: routes, keys, tokens, limits, WebSockets
+    Api(apis::ApiArgs),
     /// Hosts of your own that lead to functions
     Domain(domain::DomainArgs),
     /// Certificates for domains
@@ -159,6 +161,12 @@ mod tests {
             "mayfly trigger bucket f b-125 --event created --prefix in/ --suffix .png",
             "mayfly trigger topic f t --tag a --tag b",
             "mayfly trigger kafka f main orders --batch 5 --wait 1 --from earliest --retries 3 --group g",
+            "mayfly api add /users/{id} users@prod --method GET --service shop --auth key",
+            "mayfly api socket /ws --transport t --register r --cleanup c",
+            "mayfly api issuer /login login --keys jwks.json",
+            "mayfly api plan add gold --per-second 10 --service shop --key AKID",
+            "mayfly api limit shop --per-second 100",
+            "mayfly trigger api f --method GET --path /x --service shop --key",
             "mayfly failures ls -F f --since 1h --open",
             "mayfly failures replay --all --to 3 --rate 10 --wait",
             "mayfly failures replay 1 2 --dry-run",

@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 const VERSION: &str = "2018-04-16";
 const SERVICE: &str = "scf";
+/// API Gateway's API: name and version.
+const APIGW: (&str, &str) = ("apigateway", "2018-08-08");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the platform may take over a call once it has it. Packages are checked and stored before the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -119,6 +121,32 @@ impl Client {
     fn send<A: Action>(&self, action: &A, mut progress: Option<Progress<'_>>) -> Result<Answer<A::Answer>, CliError> {
         let body = serde_json::to_vec(action)
             .map_err(|e| CliError::local(format!("the request cannot be written as JSON: {e}")))?;
+        let answer = self.exchange((SERVICE, VERSION, A::NAME), body, &mut progress)?;
+        let raw = self.open(answer.0, &answer.1)?;
+        let body = serde_json::from_str(&raw)
+            .map_err(|e| self.strange(&format!("the answer to {} cannot be read: {e}", A::NAME)))?;
+        Ok(Answer { body, raw })
+    }
+
+    /// Calls an action of API Gateway's API.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn apigw(&self, action: &str, parameters: &serde_json::Value) -> Result<Answer<serde_json::Value>, CliError> {
+        let answer = self.exchange((APIGW.0, APIGW.1, action), parameters.to_string().into_bytes(), &mut None)?;
+        let raw = self.open(answer.0, &answer.1)?;
+        let body = serde_json::from_str(&raw)
+            .map_err(|e| self.strange(&format!("the answer to {action} cannot be read: {e}")))?;
+        Ok(Answer { body, raw })
+    }
+
+    /// Sends a signed request of a service, a version and an action. Returns the status and the body.
+    fn exchange(
+        &self,
+        (service, version, action): (&str, &str, &str),
+        body: Vec<u8>,
+        progress: &mut Option<Progress<'_>>,
+    ) -> Result<(u16, Vec<u8>), CliError> {
         if body.len() > limits::API_BODY_BYTES_MAX {
             let (size, max) = (body.len() >> 20, limits::API_BODY_BYTES_MAX >> 20);
             return Err(CliError::local(format!("the request has {size} MB; the platform takes at most {max} MB")));
@@ -130,9 +158,9 @@ impl Client {
             secret_key: &self.credentials.secret_key,
             token: self.credentials.token.as_deref(),
             host: &self.endpoint.authority,
-            service: SERVICE,
-            action: A::NAME,
-            version: VERSION,
+            service,
+            action,
+            version,
             region: self.region.as_deref(),
             timestamp_s: now.as_secs(),
             query: None,
@@ -144,32 +172,31 @@ impl Client {
         for (name, value) in &headers {
             request = request.header(*name, value);
         }
-        let wait = if A::NAME == "Invoke" { INVOKE_TIMEOUT } else { ANSWER_TIMEOUT };
+        let wait = if action == "Invoke" { INVOKE_TIMEOUT } else { ANSWER_TIMEOUT };
         let request = request.config().timeout_recv_response(Some(wait)).build();
         let mut reader = Counted { body: &body, sent: 0, progress: progress.as_mut() };
-        let answer = request
+        request
             .send(ureq::SendBody::from_reader(&mut reader))
             .and_then(|mut answer| {
                 let status = answer.status().as_u16();
                 let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
                 Ok((status, text))
             })
-            .map_err(|e| self.unreachable(&e, wait))?;
-        self.read::<A>(answer.0, &answer.1)
+            .map_err(|e| self.unreachable(&e, wait))
     }
 
-    fn read<A: Action>(&self, status: u16, body: &[u8]) -> Result<Answer<A::Answer>, CliError> {
-        let strange = |why: String| {
-            CliError::new(
-                Kind::Unreachable,
-                format!("what answers at {} is not a platform: {why}", self.endpoint.url()),
-            )
+    fn strange(&self, why: &str) -> CliError {
+        let message = format!("what answers at {} is not a platform: {why}", self.endpoint.url());
+        CliError::new(Kind::Unreachable, message)
             .hint("is the endpoint right? give it with --endpoint or MAYFLY_ENDPOINT")
-        };
+    }
+
+    /// The `Response` of an answer. Errors: the one that it says.
+    fn open(&self, status: u16, body: &[u8]) -> Result<String, CliError> {
         let envelope: Envelope<'_> =
-            serde_json::from_slice(body).map_err(|_| strange(format!("status {status}, and no `Response`")))?;
+            serde_json::from_slice(body).map_err(|_| self.strange(&format!("status {status}, and no `Response`")))?;
         let raw = envelope.response.get();
-        let failure: Failure = serde_json::from_str(raw).map_err(|e| strange(format!("its `Response`: {e}")))?;
+        let failure: Failure = serde_json::from_str(raw).map_err(|e| self.strange(&format!("its `Response`: {e}")))?;
         if let Some(ErrorBody { code, message }) = failure.error {
             let request = if failure.request_id.is_empty() {
                 String::new()
@@ -180,9 +207,7 @@ impl Client {
             let text = format!("{code}: {}{request}", message.trim_end_matches('.'));
             return Err(CliError::new(Kind::Api(code), text).hint(hint));
         }
-        let body =
-            serde_json::from_str(raw).map_err(|e| strange(format!("the answer to {} cannot be read: {e}", A::NAME)))?;
-        Ok(Answer { body, raw: raw.to_owned() })
+        Ok(raw.to_owned())
     }
 
     fn unreachable(&self, error: &ureq::Error, waited: Duration) -> CliError {

@@ -121,3 +121,37 @@ fn event_functions_answer_what_their_pages_say() {
         assert!(shown.contains(says), "{name}: {shown}");
     }
 }
+
+#[test]
+fn python_websocket_talks_through_the_gateway() {
+    if !can_sandbox() {
+        return;
+    }
+    let p = platform();
+    for part in ["register", "transport", "cleanup"] {
+        deploy(&p, &format!("python-websocket/{part}"), &format!("ws-{part}"));
+    }
+    let line = ["api", "socket", "/chat", "--service", "chat", "--register", "ws-register"];
+    let printed = mayfly(&p, &[&line[..], &["--transport", "ws-transport", "--cleanup", "ws-cleanup"]].concat());
+    let path =
+        printed.lines().find_map(|l| l.strip_prefix(&format!("ws://{}", p.address))).expect("its address by path");
+    let dial = |path: &str| {
+        let stream = std::net::TcpStream::connect(&p.address).expect("the platform listens");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes time-outs");
+        tungstenite::client(format!("ws://{}{path}", p.address), stream).map_err(|e| e.to_string())
+    };
+    assert!(dial(&format!("{path}?name=nobody")).unwrap_err().contains("403"));
+    let (mut socket, _) = dial(path).expect("it is let in");
+    socket.send(tungstenite::Message::text("hello")).expect("the gateway takes it");
+    assert_eq!(socket.read().expect("an answer").to_string(), "you said: hello");
+    socket.send(tungstenite::Message::text("bye")).expect("the gateway takes it");
+    assert!(matches!(socket.read(), Ok(tungstenite::Message::Close(_))));
+    drop(socket);
+    eventually("the cleanup function has heard of it", || {
+        let logs = p.must("GetFunctionLogs", json!({ "FunctionName": "ws-cleanup" }));
+        logs["Data"].to_string().contains("went: ")
+    });
+    let listed = mayfly(&p, &["api", "ls", "chat"]);
+    assert!(listed.contains("/chat") && listed.contains("WEBSOCKET"), "{listed}");
+    mayfly(&p, &["api", "rm", "chat", "--service"]);
+}

@@ -14,8 +14,11 @@ pub struct Caller {
 
 impl Caller {
     /// Whether an action is allowed. Until roles have policies, each may invoke functions and look at everything; what changes the platform
-    /// takes the root keys. Error: `UnauthorizedOperation.CAM`.
-    pub(crate) fn may(&self, action: &str) -> Result<(), ApiError> {
+    /// takes the root keys.
+    ///
+    /// # Errors
+    /// `UnauthorizedOperation.CAM`.
+    pub fn may(&self, action: &str) -> Result<(), ApiError> {
         let Some(role) = &self.role else { return Ok(()) };
         if matches!(action, "Invoke" | "InvokeFunction") || action.starts_with("Get") || action.starts_with("List") {
             return Ok(());

@@ -131,6 +131,8 @@ pub struct FailedVisit {
     pub request: Vec<u8>,
     /// What the visitor named.
     pub qualifier: String,
+    /// What it came by: `url` or `apigw`.
+    pub source: &'static str,
     /// When it arrived, in milliseconds since the epoch.
     pub accepted_ms: u64,
     /// How it ended.
@@ -353,7 +355,7 @@ impl Endings {
             namespace,
             function,
             qualifier: &visit.qualifier,
-            source: "url",
+            source: visit.source,
             accepted_ms: visit.accepted_ms,
             retries: 0,
             routing_key: &[],

@@ -37,10 +37,9 @@ pub use control::{API_VERSION, Call, Control, Download, Options, Ports, WeakCont
 pub use endings::{Cause, Endings};
 pub use events::{EventConcurrency, Events};
 pub use ports::{
-    ApiTrigger, ApiTriggerRef, ApiTriggers,
-    DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport, InstallError, InstallJob, Installed, Installer,
-    InvokeRequest, Invoker, KafkaTopics, LineSink, LogError, LogFilter, LogOrder, LogStatus, Logs, NewApiTrigger,
-    ProvisionedState, RouteChange, SendError, TopicFound,
+    ApiTrigger, ApiTriggerRef, ApiTriggers, DemandQuery, DemandRow, Destinations, ForecastCost, ForecastReport,
+    InstallError, InstallJob, Installed, Installer, InvokeRequest, Invoker, KafkaTopics, LineSink, LogError, LogFilter,
+    LogOrder, LogStatus, Logs, NewApiTrigger, ProvisionedState, RouteChange, SendError, TopicFound,
 };
 pub use provisioned::ProvisionedOrder;
 pub use triggered::{BoundTrigger, CallEnd, TriggeredCall, TriggeredEvent};

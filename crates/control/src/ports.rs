@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_base::Abort;
 use mayfly_model::{
-    ApiError, Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId, ScalingConfig,
-    Target,
-    VersionKey,
+    ApiError, Digest, EventMark, Forecast, InvocationRecord, InvokeOutcome, Lineage, RequestId, RuntimeId,
+    ScalingConfig, Target, VersionKey,
 };
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! Everything here is fed from the way of a request and must not slow it: [`logs::LogStore::record`] puts a record into
 //! a bounded queue and never waits, and [`metrics::FunctionMetrics`] is a handful of atomic counters.
 
+mod apigw;
 pub mod logs;
 pub mod metrics;
 mod objects;

@@ -8,6 +8,7 @@ mod queues;
 pub use queues::QueueGauges;
 
 use crate::LogStats;
+use crate::apigw::ApigwSeries;
 use crate::objects::ObjectSeries;
 use arc_swap::ArcSwap;
 use mayfly_model::invocation::StartKind;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+pub use crate::apigw::ApigwFigures;
 pub use crate::objects::ObjectFigures;
 
 /// Actions of the API, error codes, runtimes: sets that are small by nature, and bounded in case they are not.
@@ -227,6 +229,7 @@ struct Series {
     failures_unkept: Gauge,
     messages_waiting: Gauge,
     objects: ObjectSeries,
+    apigw: ApigwSeries,
 }
 
 /// A family of histograms over [`DURATION_BUCKETS_S`].
@@ -283,6 +286,7 @@ impl Series {
         registry.register("failures_unkept", "Failures of synchronous requests that could not be kept, since the start", self.failures_unkept.clone());
         registry.register("messages_waiting", "Dead letters and results that wait to be delivered", self.messages_waiting.clone());
         self.objects.register(registry);
+        self.apigw.register(registry);
         registry.register("log_records_written", "Invocation records written to the log", logs.written.clone());
         registry.register("log_records_dropped_queue", "Invocation records dropped: the writer's queue was full", logs.dropped_queue.clone());
         registry.register("log_records_dropped_function", "Invocation records dropped: their function held half of the queue", logs.dropped_function.clone());
@@ -449,6 +453,11 @@ impl Metrics {
         ] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Shows the API gateway's figures.
+    pub fn set_apigw(&self, figures: &ApigwFigures) {
+        self.inner.series.apigw.set(figures);
     }
 
     /// Shows the object store's figures.

@@ -1,11 +1,13 @@
 //! What the front door's paths mean.
 
+use crate::apigw::{Apis, Core};
 use crate::inside::Asker;
 use crate::keys::Keychain;
 use crate::queues::QueueParts;
 use crate::url::{self, Urls};
 use async_trait::async_trait;
 use bytes::Bytes;
+use mayfly_apigw::api::{SERVICE as APIGW_SERVICE, VERSION as APIGW_VERSION};
 use mayfly_base::{Clock, SystemClock};
 use mayfly_control::{ApiResponse, Call, Control, DOWNLOAD_PATH, ids};
 use mayfly_gateway::{HttpRequest, HttpResponse, Service, StreamBody, StreamRequest};
@@ -36,6 +38,7 @@ pub struct Front {
     node: Node,
     ceiling_mb: u64,
     urls: Urls,
+    apis: Arc<Apis>,
     queues: QueueParts,
     objects: Option<Arc<Objects>>,
     triggers: Arc<Engine>,
@@ -54,6 +57,9 @@ pub struct FrontParts {
     /// Memory that instances may have, in MB.
     pub ceiling_mb: u64,
     pub urls: Urls,
+    /// The API gateway's requests, and its API.
+    pub apis: Arc<Apis>,
+    pub api_parts: Core,
     pub queues: QueueParts,
     pub triggers: Arc<Engine>,
     /// The object store, if there is one.
@@ -63,6 +69,7 @@ pub struct FrontParts {
 /// Answers requests for the API.
 struct Api {
     control: Control,
+    apis: Core,
     queues: QueueParts,
     metrics: Metrics,
     verifier: Verifier,
@@ -94,6 +101,20 @@ impl Api {
                 self.metrics.api_call(&reply.action, &reply.code, begun.elapsed());
                 return HttpResponse::json(reply.body);
             }
+            Ok(verified) if verified.version == APIGW_VERSION => {
+                let host = request.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("");
+                let answer = match caller.may(&verified.action) {
+                    Ok(()) => self.apis.api(&verified, host).await,
+                    Err(error) => Err(error),
+                };
+                let response = match answer {
+                    Ok(fields) => ApiResponse::ok(request_id, fields),
+                    Err(error) => ApiResponse::error(request_id, &error),
+                };
+                // Names of actions that there are not would be series of their own.
+                let known = mayfly_apigw::api::BUILT.iter().any(|(name, _)| *name == verified.action);
+                (if known { verified.action } else { String::new() }, response)
+            }
             Ok(verified) => {
                 let host = request.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("").to_owned();
                 let action = verified.action.clone();
@@ -116,9 +137,21 @@ fn resident_bytes() -> u64 {
 impl Front {
     /// A front door for these parts. To be called on the main runtime.
     pub fn new(parts: FrontParts, keys: Keychain) -> Self {
-        let FrontParts { control, backend, node, metrics, ceiling_mb, urls, queues, triggers, objects } = parts;
-        let verifier = Verifier::new(&["scf", TDMQ_SERVICE]);
-        let api = Arc::new(Api { control, queues: queues.clone(), metrics, verifier, keys });
+        let FrontParts {
+            control,
+            backend,
+            node,
+            metrics,
+            ceiling_mb,
+            urls,
+            apis,
+            api_parts,
+            queues,
+            triggers,
+            objects,
+        } = parts;
+        let verifier = Verifier::new(&["scf", TDMQ_SERVICE, APIGW_SERVICE]);
+        let api = Arc::new(Api { control, apis: api_parts, queues: queues.clone(), metrics, verifier, keys });
         let main = tokio::runtime::Handle::current();
         let lagging = Mutex::default();
         Self {
@@ -127,6 +160,7 @@ impl Front {
             node,
             ceiling_mb,
             urls,
+            apis,
             queues,
             triggers,
             objects,
@@ -205,6 +239,7 @@ impl Front {
         for ((namespace, function), count) in self.node.waiting() {
             self.api.metrics.function(&namespace, &function).set_waiting(count);
         }
+        self.apis.measure(&self.api.metrics);
         if let Some(objects) = &self.objects {
             crate::objects::measure(objects, &self.api.metrics);
         }
@@ -249,10 +284,13 @@ impl Front {
 #[async_trait]
 impl Service for Front {
     fn streams(&self, head: &http::request::Parts) -> bool {
-        self.urls.takes(head)
+        self.apis.takes(&head.uri, &head.headers) || self.urls.takes(head)
     }
 
     async fn stream(&self, request: StreamRequest) -> http::Response<StreamBody> {
+        if self.apis.takes(request.request.uri(), request.request.headers()) {
+            return self.apis.answer(request).await;
+        }
         let inside = request.request.extensions().get::<Asker>().cloned();
         let credentials = self.api.keys.at(inside.as_ref().map(|asker| &asker.0));
         self.urls.answer(request, url::Keys { verifier: &self.api.verifier, credentials: &credentials }).await
@@ -271,7 +309,7 @@ impl Service for Front {
                 Some(token) if is_get => self.download(token).await,
                 _ => HttpResponse::text(
                     404,
-                    "Nothing is here. The API is at `/`, functions at /fn/<namespace>/<function>/, health at /healthz, metrics at /metrics.\n",
+                    "Nothing is here. The API is at `/`, functions at /fn/<namespace>/<function>/, APIs at /apigw/<service>/<environment>/, health at /healthz, metrics at /metrics.\n",
                 ),
             },
         }

@@ -3,6 +3,7 @@
 //! [`run`] is `mayfly up`. [`Platform::start`] is the same without signals, for tests and for whoever embeds it.
 
 mod ahead;
+mod apigw;
 mod data;
 mod destinations;
 mod events;
@@ -190,6 +191,7 @@ impl Platform {
         let clusters =
             Clusters::new(&options.kafka, |name| std::env::var(name).ok()).context("set up Kafka clusters")?;
         let clusters = Some(Arc::new(clusters)).filter(|clusters| clusters.names().next().is_some());
+        let api_parts = apigw::Core::open(&data, &options).await?;
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
@@ -200,6 +202,7 @@ impl Platform {
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
             kafka: clusters.clone().map(|clusters| Arc::new(kafka::Topics(clusters)) as _),
+            apis: Some(Arc::new(api_parts.clone())),
             clock: Arc::new(SystemClock),
         };
         let objects = match &objects_gateway {
@@ -234,6 +237,9 @@ impl Platform {
         let control = Control::start(ports, control_options)
             .await
             .context("load the catalogue of functions and the pending events")?;
+        api_parts.functions.set(&control);
+        api_parts.sweep(&control).await?;
+        let apis = Arc::new(apigw::Apis::new(api_parts.clone(), control.clone(), Arc::clone(&invoker), &options));
         invoker::restore_quotas(&control, &node);
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));
@@ -273,6 +279,8 @@ impl Platform {
             metrics: metrics.clone(),
             ceiling_mb: ceiling(&options),
             urls,
+            apis: Arc::clone(&apis),
+            api_parts,
             queues: queues.clone(),
             triggers: Arc::clone(&triggers),
             objects: objects.clone(),
@@ -293,6 +301,8 @@ impl Platform {
         tasks.push(tokio::spawn(async move { events.run_events(stop.token().clone()).await }));
         let stop = shutdown.child();
         tasks.push(tokio::spawn(async move { triggers.run(stop).await }));
+        let stop = shutdown.child();
+        tasks.push(tokio::spawn(async move { apis.run(stop).await }));
         let loops = Arc::new(EventLoops::start().context("start the threads that serve connections")?);
         let (front, stop, on_loops) = (Arc::clone(&service), shutdown.child(), Arc::clone(&loops));
         tasks.push(tokio::spawn(async move {

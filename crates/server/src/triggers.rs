@@ -16,7 +16,7 @@ use std::sync::Arc;
 struct ControlDoor(Control);
 
 /// What no later attempt will change: the function is gone, or takes no such event.
-fn is_final(error: &ApiError) -> bool {
+pub fn is_final(error: &ApiError) -> bool {
     error.code.starts_with("ResourceNotFound") || error.code.starts_with("InvalidParameter")
 }
 

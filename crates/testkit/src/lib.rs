@@ -256,6 +256,11 @@ impl Client {
 
     /// As [`Self::call`], of a platform that may be gone: the error says why no answer came.
     pub fn try_call(&self, action: &str, parameters: &Value) -> Result<Value, String> {
+        self.try_call_of(("scf", "2018-04-16"), action, parameters)
+    }
+
+    /// The same of an action of another service: its name and the version of its API.
+    pub fn try_call_of(&self, of: (&str, &str), action: &str, parameters: &Value) -> Result<Value, String> {
         let body = Bytes::from(parameters.to_string());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
         let headers = sign_tc3(&Tc3Request {
@@ -263,9 +268,9 @@ impl Client {
             secret_key: &self.secret_key,
             token: None,
             host: &self.address,
-            service: "scf",
+            service: of.0,
             action,
-            version: "2018-04-16",
+            version: of.1,
             region: Some("ap-guangzhou"),
             timestamp_s: now,
             query: None,

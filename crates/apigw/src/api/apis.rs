@@ -2,7 +2,9 @@
 
 use super::fields::not_one_of;
 use super::{APIS_MAX, Answer, Cx, Fields, FunctionKind, answer, new_id, random_text, time};
-use crate::records::{ApiRecord, Auth, Backend, FunctionRef, Parameter, PlanRecord, Position, SocketFunctions, TokenRules};
+use crate::records::{
+    ApiRecord, Auth, Backend, FunctionRef, Parameter, PlanRecord, Position, SocketFunctions, TokenRules,
+};
 use crate::route::{METHODS, Template};
 use crate::state::{Edit, State, clip};
 use mayfly_model::ApiError;
@@ -42,7 +44,9 @@ const SHOWN_BYTES_MAX: usize = 32 * 1024;
 fn function(fields: Fields<'_>, kind: &str) -> Result<Option<FunctionRef>, ApiError> {
     let Some(name) = fields.text_or(&format!("Service{kind}FunctionName"))? else { return Ok(None) };
     let or = |field: &str, default: &str| {
-        Ok::<_, ApiError>(fields.text_or(&format!("Service{kind}Function{field}"))?.unwrap_or_else(|| default.to_owned()))
+        Ok::<_, ApiError>(
+            fields.text_or(&format!("Service{kind}Function{field}"))?.unwrap_or_else(|| default.to_owned()),
+        )
     };
     Ok(Some(FunctionRef { namespace: or("Namespace", "default")?, name, qualifier: or("Qualifier", "$DEFAULT")? }))
 }
@@ -53,8 +57,12 @@ fn existing(cx: Cx<'_>, function: FunctionRef, wanted: FunctionKind) -> Result<F
     match cx.functions.kind(&function) {
         Err(why) => Err(bad(why)),
         Ok(kind) if kind == wanted => Ok(function),
-        Ok(FunctionKind::Http) => Err(bad(format!("`{}` is an HTTP function: say `ServiceScfFunctionType` HTTP.", function.name))),
-        Ok(FunctionKind::Event) => Err(bad(format!("`{}` is an event function: say `ServiceScfFunctionType` EVENT.", function.name))),
+        Ok(FunctionKind::Http) => {
+            Err(bad(format!("`{}` is an HTTP function: say `ServiceScfFunctionType` HTTP.", function.name)))
+        }
+        Ok(FunctionKind::Event) => {
+            Err(bad(format!("`{}` is an event function: say `ServiceScfFunctionType` EVENT.", function.name)))
+        }
     }
 }
 
@@ -70,7 +78,8 @@ fn backend(cx: Cx<'_>, fields: Fields<'_>) -> Result<Backend, ApiError> {
         let message = "`ServiceScfEventIsAsyncCall` is not supported: requests wait for their answers.";
         return Err(ApiError::new("InvalidParameterValue.UnsupportedParameter", message));
     }
-    let missing = |field: &str| ApiError::new("MissingParameter.BackendSpecificParam", format!("`{field}` is missing."));
+    let missing =
+        |field: &str| ApiError::new("MissingParameter.BackendSpecificParam", format!("`{field}` is missing."));
     match (protocol.as_str(), service.as_str()) {
         ("HTTP", "SCF") => {
             let function = function(fields, "Scf")?.ok_or_else(|| missing("ServiceScfFunctionName"))?;
@@ -82,7 +91,8 @@ fn backend(cx: Cx<'_>, fields: Fields<'_>) -> Result<Backend, ApiError> {
             })
         }
         ("HTTP", "MOCK") => {
-            let body = fields.text_or("ServiceMockReturnMessage")?.ok_or_else(|| missing("ServiceMockReturnMessage"))?;
+            let body =
+                fields.text_or("ServiceMockReturnMessage")?.ok_or_else(|| missing("ServiceMockReturnMessage"))?;
             if body.len() > MOCK_BYTES_MAX {
                 let message = format!("`ServiceMockReturnMessage` has at most {MOCK_BYTES_MAX} bytes.");
                 return Err(ApiError::new("InvalidParameterValue.InvalidServiceMockReturnMessage", message));
@@ -94,15 +104,17 @@ fn backend(cx: Cx<'_>, fields: Fields<'_>) -> Result<Backend, ApiError> {
             Ok(Backend::Http { function: existing(cx, function, FunctionKind::Http)? })
         }
         ("WEBSOCKET", "SCF" | "WEBSOCKET") => {
-            let event = |kind: &str| {
-                function(fields, kind)?.map(|f| existing(cx, f, FunctionKind::Event)).transpose()
-            };
-            let transport = event("WebsocketTransport")?.ok_or_else(|| missing("ServiceWebsocketTransportFunctionName"))?;
+            let event = |kind: &str| function(fields, kind)?.map(|f| existing(cx, f, FunctionKind::Event)).transpose();
+            let transport =
+                event("WebsocketTransport")?.ok_or_else(|| missing("ServiceWebsocketTransportFunctionName"))?;
             let (register, cleanup) = (event("WebsocketRegister")?, event("WebsocketCleanup")?);
             Ok(Backend::WebSocket(SocketFunctions { register, transport, cleanup }))
         }
         ("HTTP" | "WEBSOCKET", other) => {
-            let message = format!("Backends of type `{}` are not supported; there are SCF, MOCK and, for `Protocol` WEBSOCKET, WEBSOCKET.", clip(other));
+            let message = format!(
+                "Backends of type `{}` are not supported; there are SCF, MOCK and, for `Protocol` WEBSOCKET, WEBSOCKET.",
+                clip(other)
+            );
             Err(ApiError::new("InvalidParameterValue.InvalidServiceType", message))
         }
         (other, _) => {
@@ -127,9 +139,15 @@ fn check_rules(rules: TokenRules) -> Result<TokenRules, ApiError> {
     let bad = |why: String| ApiError::new("InvalidParameterValue.InvalidPublicKey", why);
     crate::jwt::check_rules(&rules).map_err(|why| bad(format!("{why}.")))?;
     let url = &rules.login_url;
-    let good = url.is_empty() || (url.len() <= 1024 && (url.starts_with("http://") || url.starts_with("https://")) && http::HeaderValue::from_str(url).is_ok());
+    let good = url.is_empty()
+        || (url.len() <= 1024
+            && (url.starts_with("http://") || url.starts_with("https://"))
+            && http::HeaderValue::from_str(url).is_ok());
     if !good {
-        return Err(ApiError::new("InvalidParameterValue.InvalidUrl", "`LoginRedirectUrl` begins with http:// or https://."));
+        return Err(ApiError::new(
+            "InvalidParameterValue.InvalidUrl",
+            "`LoginRedirectUrl` begins with http:// or https://.",
+        ));
     }
     Ok(rules)
 }
@@ -159,12 +177,14 @@ fn parameters(fields: Fields<'_>, template: &Template) -> Result<Vec<Parameter>,
         item.known(&["Name", "Desc", "Position", "Type", "DefaultValue", "Required"])?;
         let name = item.text("Name")?;
         let place = item.text("Position")?;
-        let position = Position::parse(&place).ok_or_else(|| bad(not_one_of("Position", &place, &["PATH", "QUERY", "HEADER"]).message))?;
+        let position = Position::parse(&place)
+            .ok_or_else(|| bad(not_one_of("Position", &place, &["PATH", "QUERY", "HEADER"]).message))?;
         let kind = item.text_or("Type")?.unwrap_or_else(|| "string".into()).to_ascii_lowercase();
         if !KINDS.contains(&kind.as_str()) {
             return Err(bad(not_one_of("Type", &kind, &KINDS).message));
         }
-        if name.len() > 128 || (position == Position::Header && http::HeaderName::from_bytes(name.as_bytes()).is_err()) {
+        if name.len() > 128 || (position == Position::Header && http::HeaderName::from_bytes(name.as_bytes()).is_err())
+        {
             return Err(bad(format!("`{}` is no name of a parameter.", clip(&name))));
         }
         if position == Position::Path && !template.names().any(|n| n == name) {
@@ -278,7 +298,8 @@ pub fn check_place(state: &State, api: &ApiRecord) -> Result<(), ApiError> {
     for other in state.apis_of(&api.service).filter(|other| other.id != api.id) {
         count += 1;
         if other.method == api.method && Template::parse(&other.path).is_ok_and(|t| t.same(&template)) {
-            let message = format!("The service has an API for {} {} already: `{}`.", api.method, clip(&api.path), other.id);
+            let message =
+                format!("The service has an API for {} {} already: `{}`.", api.method, clip(&api.path), other.id);
             return Err(ApiError::new("InvalidParameterValue.InvalidApiRequestConfig", message));
         }
     }
@@ -289,7 +310,8 @@ pub fn check_place(state: &State, api: &ApiRecord) -> Result<(), ApiError> {
     if let Auth::Token { issuer } = &api.auth
         && state.token_rules(issuer).is_none()
     {
-        let message = format!("`AuthRelationApiId`: there is no authorising API `{}` (`ApiBusinessType` OAUTH).", clip(issuer));
+        let message =
+            format!("`AuthRelationApiId`: there is no authorising API `{}` (`ApiBusinessType` OAUTH).", clip(issuer));
         return Err(ApiError::new("ResourceNotFound.InvalidOauthApi", message));
     }
     Ok(())
@@ -389,9 +411,11 @@ pub async fn delete(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> 
             state.service(&service)?;
             state.api(&service, &id)?;
             check_not_related(state, &id)?;
-            let bound = |plan: &&std::sync::Arc<PlanRecord>| plan.bindings.iter().any(|b| b.api.as_deref() == Some(&id));
+            let bound =
+                |plan: &&std::sync::Arc<PlanRecord>| plan.bindings.iter().any(|b| b.api.as_deref() == Some(&id));
             if let Some(plan) = state.plans.values().find(bound) {
-                let message = format!("The usage plan `{}` is bound to the API; call UnBindEnvironment first.", plan.id);
+                let message =
+                    format!("The usage plan `{}` is bound to the API; call UnBindEnvironment first.", plan.id);
                 return Err(ApiError::new("FailedOperation.ApiBindEnvironment", message));
             }
             Ok((vec![Edit::DropApi(id)], ()))
@@ -410,7 +434,8 @@ fn auth_type(auth: &Auth) -> &'static str {
 
 /// An API as lists show it.
 pub fn show_status(state: &State, api: &ApiRecord) -> Value {
-    let related = |other: &&std::sync::Arc<ApiRecord>| matches!(&other.auth, Auth::Token { issuer } if *issuer == api.id);
+    let related =
+        |other: &&std::sync::Arc<ApiRecord>| matches!(&other.auth, Auth::Token { issuer } if *issuer == api.id);
     let related: Vec<&str> = state.apis.values().filter(related).map(|other| other.id.as_str()).collect();
     json!({
         "ServiceId": api.service, "ApiId": api.id, "ApiName": api.name, "ApiDesc": api.description,
@@ -510,7 +535,17 @@ pub async fn describe(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError
 pub async fn list(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
     let state = cx.gateway.state();
     let service = state.service(&fields.text("ServiceId")?)?;
-    let filters = fields.filters(&["ApiId", "ApiName", "ApiPath", "Path", "Method", "AuthType", "ApiBuniessType", "ApiBusinessType", "KeyWord"])?;
+    let filters = fields.filters(&[
+        "ApiId",
+        "ApiName",
+        "ApiPath",
+        "Path",
+        "Method",
+        "AuthType",
+        "ApiBuniessType",
+        "ApiBusinessType",
+        "KeyWord",
+    ])?;
     let passes = |api: &ApiRecord| {
         filters.iter().all(|(name, values)| {
             values.iter().any(|value| match name.as_str() {
@@ -519,7 +554,11 @@ pub async fn list(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
                 "ApiPath" | "Path" => api.path == *value,
                 "Method" => api.method == *value,
                 "AuthType" => auth_type(&api.auth) == value,
-                "KeyWord" => api.name.contains(value.as_str()) || api.id.contains(value.as_str()) || api.path.contains(value.as_str()),
+                "KeyWord" => {
+                    api.name.contains(value.as_str())
+                        || api.id.contains(value.as_str())
+                        || api.path.contains(value.as_str())
+                }
                 _ => business_type(&api.auth) == value,
             })
         })

@@ -124,7 +124,8 @@ impl<'a> Fields<'a> {
         for filter in self.objects("Filters")? {
             let name = filter.text("Name")?;
             if !names.contains(&name.as_str()) {
-                let message = format!("Nothing is filtered by `{}` here; it can be by: {}.", clip(&name), names.join(", "));
+                let message =
+                    format!("Nothing is filtered by `{}` here; it can be by: {}.", clip(&name), names.join(", "));
                 return Err(ApiError::new("InvalidParameterValue.InvalidFilterNotSupportedName", message));
             }
             found.push((name, filter.texts("Values")?));

@@ -71,7 +71,8 @@ pub async fn describe(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError
 
 pub async fn list(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
     let state = cx.gateway.state();
-    let filters = fields.filters(&["AccessKeyId", "AccessKeySecret", "SecretName", "NotUsagePlanId", "Status", "KeyWord"])?;
+    let filters =
+        fields.filters(&["AccessKeyId", "AccessKeySecret", "SecretName", "NotUsagePlanId", "Status", "KeyWord"])?;
     let passes = |key: &KeyRecord| {
         filters.iter().all(|(name, values)| {
             values.iter().any(|value| match name.as_str() {

@@ -7,6 +7,7 @@ mod plans;
 pub(crate) mod services;
 pub(crate) mod stages;
 
+pub use apis::push_url;
 pub use fields::Fields;
 
 use crate::records::{FunctionRef, Stage};
@@ -72,7 +73,8 @@ impl Cx<'_> {
 
 /// The host of a service; `host` is what a client called the platform.
 pub fn sub_domain(service: &str, domain: &str, host: &str) -> String {
-    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let port =
+        host.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
     match port {
         Some(port) => format!("{service}.{domain}:{port}"),
         None => format!("{service}.{domain}"),

@@ -87,7 +87,8 @@ pub async fn describe(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError
 
 pub async fn list(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
     let state = cx.gateway.state();
-    let filters = fields.filters(&["UsagePlanId", "UsagePlanName", "NotServiceId", "NotApiId", "Environment", "KeyWord"])?;
+    let filters =
+        fields.filters(&["UsagePlanId", "UsagePlanName", "NotServiceId", "NotApiId", "Environment", "KeyWord"])?;
     let passes = |plan: &PlanRecord| {
         filters.iter().all(|(name, values)| {
             values.iter().any(|value| match name.as_str() {
@@ -107,7 +108,11 @@ pub async fn list(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
 }
 
 /// Changes a plan, and returns how it is shown then.
-async fn change(cx: Cx<'_>, id: String, edit: impl FnOnce(&State, &mut PlanRecord) -> Result<(), ApiError> + Send) -> Result<Value, ApiError> {
+async fn change(
+    cx: Cx<'_>,
+    id: String,
+    edit: impl FnOnce(&State, &mut PlanRecord) -> Result<(), ApiError> + Send,
+) -> Result<Value, ApiError> {
     cx.gateway
         .change(move |state| {
             let mut plan = PlanRecord::clone(state.plan(&id)?);
@@ -279,9 +284,7 @@ pub async fn secret_ids(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiErr
     let state = cx.gateway.state();
     let plan = state.plan(&fields.text("UsagePlanId")?)?;
     let found: Vec<_> = plan.keys.iter().filter_map(|id| state.keys.get(id)).collect();
-    let show = |key: &&Arc<crate::records::KeyRecord>| {
-        json!({ "AccessKeyId": key.id, "SecretName": key.name, "Status": u8::from(key.enabled) })
-    };
+    let show = |key: &&Arc<crate::records::KeyRecord>| json!({ "AccessKeyId": key.id, "SecretName": key.name, "Status": u8::from(key.enabled) });
     let page: Vec<Value> = found[fields.page(found.len())?].iter().map(show).collect();
     Ok(answer(json!({ "Result": { "TotalCount": found.len(), "AccessKeyList": page } })))
 }

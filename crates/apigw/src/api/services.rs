@@ -66,7 +66,8 @@ pub async fn create(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> 
     }
     let name = fields.text("ServiceName")?;
     check_name("ServiceName", &name)?;
-    let mut record = new_service(name, fields.free_text("ServiceDesc", 200)?, &protocol(fields.text("Protocol")?)?, cx.now_ms);
+    let mut record =
+        new_service(name, fields.free_text("ServiceDesc", 200)?, &protocol(fields.text("Protocol")?)?, cx.now_ms);
     let types = net_types(fields)?;
     if !types.is_empty() {
         record.net_types = types;
@@ -75,7 +76,10 @@ pub async fn create(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> 
         record.tags.push((tag.text("Key")?, tag.text_or("Value")?.unwrap_or_default()));
     }
     if record.tags.len() > TAGS_MAX {
-        return Err(ApiError::new("InvalidParameterValue.InvalidTagValues", format!("There are at most {TAGS_MAX} tags.")));
+        return Err(ApiError::new(
+            "InvalidParameterValue.InvalidTagValues",
+            format!("There are at most {TAGS_MAX} tags."),
+        ));
     }
     let shown = answer(json!({
         "ServiceId": record.id,
@@ -114,7 +118,8 @@ pub async fn describe(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError
     let state = cx.gateway.state();
     let record = state.service(&fields.text("ServiceId")?)?;
     let apis: Vec<Value> = state.apis_of(&record.id).map(|api| super::apis::show_status(&state, api)).collect();
-    let bound = |plan: &&std::sync::Arc<crate::records::PlanRecord>| plan.bindings.iter().any(|b| b.service == record.id);
+    let bound =
+        |plan: &&std::sync::Arc<crate::records::PlanRecord>| plan.bindings.iter().any(|b| b.service == record.id);
     let plans: Vec<Value> = state
         .plans
         .values()
@@ -228,7 +233,8 @@ pub async fn delete(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> 
             }
             let bound = state.plans.values().find(|plan| plan.bindings.iter().any(|b| b.service == id));
             if let Some(plan) = bound {
-                let message = format!("The usage plan `{}` is bound to the service; call UnBindEnvironment first.", plan.id);
+                let message =
+                    format!("The usage plan `{}` is bound to the service; call UnBindEnvironment first.", plan.id);
                 return Err(ApiError::new("UnsupportedOperation.ResourceAssociated", message));
             }
             Ok((vec![Edit::DropService(id)], ()))

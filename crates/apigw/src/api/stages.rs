@@ -13,7 +13,13 @@ fn new_version(now_ms: u64) -> String {
 }
 
 /// What puts `apis` into an environment of a service, as a new release. `record` is the service as it is to be otherwise.
-pub fn publish(mut record: ServiceRecord, stage: Stage, description: String, apis: Vec<ApiRecord>, now_ms: u64) -> (Vec<Edit>, String) {
+pub fn publish(
+    mut record: ServiceRecord,
+    stage: Stage,
+    description: String,
+    apis: Vec<ApiRecord>,
+    now_ms: u64,
+) -> (Vec<Edit>, String) {
     let version = new_version(now_ms);
     let release = ReleaseRecord {
         service: record.id.clone(),
@@ -108,7 +114,10 @@ pub async fn switch(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> 
         .change(move |state| {
             let mut record = ServiceRecord::clone(state.service(&id)?);
             if !state.releases.contains_key(&(id.clone(), version.clone())) {
-                let message = format!("The service has no release `{}`; DescribeServiceReleaseVersion lists those that are kept.", clip(&version));
+                let message = format!(
+                    "The service has no release `{}`; DescribeServiceReleaseVersion lists those that are kept.",
+                    clip(&version)
+                );
                 return Err(ApiError::new("InvalidParameterValue.ParameterNotMatch", message));
             }
             record.stages.insert(stage, StageRecord { version, since_ms: cx.now_ms });
@@ -158,9 +167,7 @@ pub async fn history(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError>
     let state = cx.gateway.state();
     let stage = stage(&fields.text("EnvironmentName")?)?;
     let found = releases(&state, &state.service(&fields.text("ServiceId")?)?.id, Some(stage));
-    let show = |r: &&ReleaseRecord| {
-        json!({ "VersionName": r.version, "VersionDesc": r.description, "ReleaseTime": time(r.time_ms) })
-    };
+    let show = |r: &&ReleaseRecord| json!({ "VersionName": r.version, "VersionDesc": r.description, "ReleaseTime": time(r.time_ms) });
     let page: Vec<Value> = found[fields.page(found.len())?].iter().map(show).collect();
     Ok(answer(json!({ "Result": { "TotalCount": found.len(), "VersionList": page } })))
 }

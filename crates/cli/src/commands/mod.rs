@@ -1,6 +1,8 @@
 //! One file for each group of commands.
 
 pub mod alias;
+pub mod api_keys;
+pub mod apis;
 pub mod cert;
 pub mod demand;
 pub mod deploy;
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Objects(args) => objects::run(args, common, out),
         Command::Queue(args) => queue::run(args, common, out),
         Command::Topic(args) => queue::run_topic(args, common, out),
+        Command::Api(args) => apis::run(&args, &context(common, out)?),
         Command::Domain(args) => domain::run(&args, &context(common, out)?),
         Command::Cert(args) => cert::run(&args, &context(common, out)?),
         Command::Env(args) => functions::env(&args, &context(common, out)?),

@@ -28,6 +28,8 @@ pub enum TriggerCommand {
     /// Call a function for the messages of a Kafka topic
     #[command(after_help = KAFKA_EXAMPLES)]
     Kafka(KafkaArgs),
+    /// Let requests to a path of an API gateway's service call a function; `mayfly api` does more
+    Api(ApiArgs),
     /// List the triggers of a function
     Ls {
         /// The function
@@ -169,6 +171,33 @@ pub struct KafkaArgs {
     pub new: New,
 }
 
+/// A new route of a service of the API gateway.
+#[derive(Debug, Args)]
+pub struct ApiArgs {
+    /// The function
+    pub name: String,
+    /// The path, with {name} for a segment [default: /<function>]
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// The method
+    #[arg(long, value_name = "METHOD", default_value = "ANY")]
+    pub method: String,
+    /// The service, by name or id; it is made when there is none of the name
+    #[arg(long, value_name = "SERVICE", default_value = "SCF_API_SERVICE")]
+    pub service: String,
+    /// The return value is the body, and not what says status, headers and body
+    #[arg(long)]
+    pub plain: bool,
+    /// Only with a key of a usage plan
+    #[arg(long)]
+    pub key: bool,
+    /// The version or alias that answers
+    #[arg(long, value_name = "QUALIFIER", default_value = "$DEFAULT")]
+    pub qualifier: String,
+    #[command(flatten)]
+    pub place: InNamespace,
+}
+
 /// A trigger that is there.
 #[derive(Debug, Args)]
 pub struct Which {
@@ -308,6 +337,35 @@ pub fn run(args: &TriggerArgs, context: &Context) -> Result<(), CliError> {
             });
             let trigger = format!("{}-{}", kafka.cluster, kafka.topic);
             create(context, &kafka.new, request(&kafka.name, &trigger, "ckafka", desc.to_string()))
+        }
+        TriggerCommand::Api(api) => {
+            let word = |on: bool| if on { "TRUE" } else { "FALSE" };
+            let by = if api.service.starts_with("service-") { "serviceId" } else { "serviceName" };
+            let mut desc = json!({
+                "api": { "authRequired": word(api.key), "isIntegratedResponse": word(!api.plain), "requestConfig": { "method": api.method } },
+                "service": { by: api.service },
+                "release": { "environmentName": "release" },
+            });
+            if let Some(path) = &api.path {
+                desc["api"]["requestConfig"]["path"] = path.as_str().into();
+            }
+            let mut request = request(&api.name, &api.service, "apigw", desc.to_string());
+            request.namespace = api.place.namespace.clone();
+            request.qualifier = api.qualifier.clone();
+            let answer = context.client.call(&request)?;
+            if out.is_json() {
+                out.json(&answer.raw);
+                return Ok(());
+            }
+            let shown: serde_json::Value = serde_json::from_str(&answer.raw).unwrap_or_default();
+            let desc = shown["TriggerInfo"]["TriggerDesc"].as_str().unwrap_or_default();
+            let desc: serde_json::Value = serde_json::from_str(desc).unwrap_or_default();
+            out.line(desc["service"]["subDomain"].as_str().unwrap_or_default());
+            out.note(format_args!(
+                "{} answers {} {} there now",
+                api.name, api.method, desc["api"]["requestConfig"]["path"]
+            ));
+            Ok(())
         }
         TriggerCommand::Ls { name, place } => {
             let (all, raw) = list(context, name, place)?;

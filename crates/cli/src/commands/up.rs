@@ -35,6 +35,15 @@ pub struct UpArgs {
     /// Functions also have URLs by host, http://<function>.<namespace>.<domain>/ [default: fn.localhost]
     #[arg(long, value_name = "DOMAIN")]
     pub domain: Option<String>,
+    /// Services of the API gateway have addresses by host, http://<service>.<domain>/<environment>/ [default: apigw.localhost]
+    #[arg(long, value_name = "DOMAIN")]
+    pub apigw_domain: Option<String>,
+    /// Seconds without traffic after which a WebSocket of the API gateway is closed [default: 900]
+    #[arg(long, value_name = "SECONDS")]
+    pub apigw_idle_s: Option<u64>,
+    /// WebSockets that the API gateway holds at once [default: 10000]
+    #[arg(long, value_name = "NUMBER")]
+    pub apigw_connections: Option<usize>,
     /// Level of the platform's own log lines: error, warn, info, debug, trace, off, or directives [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -164,6 +173,9 @@ impl UpArgs {
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             domain: self.domain,
+            apigw_domain: self.apigw_domain,
+            apigw_idle_s: self.apigw_idle_s,
+            apigw_connections: self.apigw_connections,
             log_level: self.log_level,
             log_format: self.log_format,
             memory_ceiling_mb: self.memory_ceiling_mb,

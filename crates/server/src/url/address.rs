@@ -1,7 +1,7 @@
 //! Which function a URL means.
 
 use http::request::Parts;
-use http::{Uri, header};
+use http::{HeaderMap, Uri, header};
 use std::borrow::Cow;
 
 /// Where function URLs begin.
@@ -27,11 +27,21 @@ pub fn is_function_url(head: &Parts, domain: &str) -> bool {
     head.uri.path().starts_with(PREFIX) || host(head).is_some_and(|h| labels(&h, domain).is_some())
 }
 
+/// True for the host of a function, whether or not there is such a function.
+pub fn is_function_host(host: &str, domain: &str) -> bool {
+    labels(host, domain).is_some()
+}
+
 /// The host that the visitor asked, without its port, in lower case.
 pub fn host(head: &Parts) -> Option<Cow<'_, str>> {
-    let text = match head.uri.authority() {
+    host_of(&head.uri, &head.headers)
+}
+
+/// The same of a request's parts.
+pub fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+    let text = match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => head.headers.get(header::HOST)?.to_str().ok()?,
+        None => headers.get(header::HOST)?.to_str().ok()?,
     };
     let name = match text.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

@@ -80,6 +80,14 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes out the names that the platform speaks in, and nobody else.
+pub fn drop_own(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> = headers.keys().filter(|n| is_the_platforms_own(n)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
 /// Makes a visitor's headers ones for the server.
 pub fn forward(head: &mut Parts, visitor: &Visitor, address: &Address, id: RequestId, upgrading: bool) {
     let authority = head.uri.authority().map(|a| a.as_str().to_owned());
@@ -87,11 +95,7 @@ pub fn forward(head: &mut Parts, visitor: &Visitor, address: &Address, id: Reque
     let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| upgrading);
     let trailers = headers.get(header::TE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers);
-    // The platform speaks in these names, and nobody else does.
-    let own: Vec<HeaderName> = headers.keys().filter(|n| is_the_platforms_own(n)).cloned().collect();
-    for name in own {
-        headers.remove(name);
-    }
+    drop_own(headers);
     // The platform has said "go on" itself when it began to read.
     headers.remove(header::EXPECT);
     if let Some(upgrade) = upgrade {

@@ -3,6 +3,7 @@
 //! A request streams through the platform. Of one whose function keeps failures (`capture`), a copy of the body is made on the way, up to
 //! [`BODY_MAX`]; it is kept when the request has ended as a failure, and dropped when it has not.
 
+use super::grpc;
 use super::headers::join_all;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
+use mayfly_base::{Clock, SystemClock};
 use mayfly_control::RouteTarget;
 use mayfly_control::endings::{Endings, FailedVisit};
 use mayfly_model::{InvocationRecord, InvokeOutcome, RequestId, Status};
@@ -54,14 +56,14 @@ struct Copy {
 }
 
 /// Copies a request on its way.
-pub struct Recorder {
+struct Recorder {
     described: Described,
     body: Arc<Mutex<Copy>>,
 }
 
 impl Recorder {
     /// Of a request as its function sees it.
-    pub fn new(head: &Parts) -> Self {
+    fn new(head: &Parts) -> Self {
         let described = Described {
             http_method: head.method.to_string(),
             path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
@@ -74,7 +76,7 @@ impl Recorder {
     }
 
     /// The body, copied as it is read.
-    pub fn watch(&self, body: StreamBody) -> StreamBody {
+    fn watch(&self, body: StreamBody) -> StreamBody {
         let copy = Arc::clone(&self.body);
         let see = move |frame: hyper::body::Frame<Bytes>| {
             if let Some(data) = frame.data_ref() {
@@ -90,8 +92,8 @@ impl Recorder {
         body.map_frame(see).boxed_unsync()
     }
 
-    /// Keeps the request if it failed.
-    pub fn keep(self, endings: Arc<Endings>, target: Arc<RouteTarget>, accepted_ms: u64) -> Ended {
+    /// Keeps the request if it failed. `source`: what it came by.
+    fn keep(self, endings: Arc<Endings>, target: Arc<RouteTarget>, source: &'static str, accepted_ms: u64) -> Ended {
         Box::new(move |record, answer| {
             let outcome = outcome(record, answer, None);
             // Who goes away before the answer has no failure to ask for.
@@ -120,11 +122,29 @@ impl Recorder {
             }
             runtime.spawn(async move {
                 let request = serde_json::to_vec(&described).unwrap_or_default();
-                endings.keep_visit(&target, FailedVisit { request, qualifier, accepted_ms, outcome, note }).await;
+                let visit = FailedVisit { request, qualifier, source, accepted_ms, outcome, note };
+                endings.keep_visit(&target, visit).await;
                 drop(permit);
             });
         })
     }
+}
+
+/// A request's body, and who hears of its end, when failures of its function are kept. `source`: what it came by.
+pub fn watched(
+    endings: &Arc<Endings>,
+    target: &Arc<RouteTarget>,
+    head: &Parts,
+    body: StreamBody,
+    (source, upgrading): (&'static str, bool),
+) -> (StreamBody, Option<Ended>) {
+    // A conversation, or one that lives of its trailers, could not be made again.
+    if upgrading || grpc::content_type(&head.headers).is_some() || !endings.captures(target) {
+        return (body, None);
+    }
+    let recorder = Recorder::new(head);
+    let body = recorder.watch(body);
+    (body, Some(recorder.keep(Arc::clone(endings), Arc::clone(target), source, SystemClock.now_ms())))
 }
 
 /// How a request ended, as an invocation. An answer of 500 or above is a run error. `shown`: what is said of a success.

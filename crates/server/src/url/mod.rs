@@ -4,12 +4,12 @@
 //! by [`domain`]. What happens to headers on the way is
 //! in [`headers`], what event functions see and answer in [`event`], what browsers are told in [`cors`]. See `docs/http.md`.
 
-mod address;
-mod cors;
+pub mod address;
+pub mod cors;
 mod domain;
-mod event;
+pub mod event;
 mod grpc;
-mod headers;
+pub mod headers;
 pub mod kept;
 
 use crate::inside::Asker;
@@ -146,15 +146,8 @@ impl Urls {
         headers::forward(&mut head, visitor, address, id, upgrade.is_some());
         head.uri = address.target.clone();
         let upgrading = upgrade.is_some();
-        let mut body = without_own_trailers(body);
-        // A conversation, or one that lives of its trailers, could not be made again.
-        let keeps =
-            !upgrading && grpc::content_type(&head.headers).is_none() && self.control.endings().captures(&route.target);
-        let ended = keeps.then(|| {
-            let recorder = kept::Recorder::new(&head);
-            body = recorder.watch(std::mem::replace(&mut body, service::nothing()));
-            recorder.keep(Arc::clone(self.control.endings()), Arc::clone(&route.target), SystemClock.now_ms())
-        });
+        let body = without_own_trailers(body);
+        let (body, ended) = kept::watched(self.control.endings(), &route.target, &head, body, ("url", upgrading));
         let call = ServiceCall {
             request_id: id,
             request: Request::from_parts(head, body),
@@ -257,7 +250,7 @@ async fn collect(mut body: StreamBody) -> Result<Bytes, Refused> {
 }
 
 /// A body whose trailers do not speak in the platform's names.
-fn without_own_trailers(body: StreamBody) -> StreamBody {
+pub fn without_own_trailers(body: StreamBody) -> StreamBody {
     if body.is_end_stream() {
         return body;
     }
