@@ -49,7 +49,7 @@ pub fn run(json: Option<PathBuf>, only: Option<String>, program: Option<PathBuf>
     };
     let mut bench = Bench { program, quick, lines: Vec::new() };
     type Part = fn(&mut Bench) -> Result<()>;
-    let parts: [(&str, Part); 14] = [
+    let parts: [(&str, Part); 15] = [
         ("warm", Bench::warm),
         ("cold-python", Bench::cold_python),
         ("cold-node", Bench::cold_node),
