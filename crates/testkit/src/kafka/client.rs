@@ -87,7 +87,9 @@ impl Broker {
         let mut list = TopicPartitionList::new();
         let mut ids: Vec<i32> = metadata.topics().iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
         ids.sort_unstable();
-        ids.iter().for_each(|id| drop(list.add_partition(topic, *id)));
+        for id in ids {
+            list.add_partition(topic, id);
+        }
         let list = consumer.committed_offsets(list, PATIENCE).expect("the broker answers");
         list.elements().iter().map(|e| e.offset().to_raw().filter(|o| *o >= 0).unwrap_or(-1)).collect()
     }
