@@ -21,7 +21,7 @@ const HANDLES: &str =
 /// Hints of CMQ's error numbers.
 const HINTS: [(&str, &str); 10] = [
     ("4440", "`mayfly queue ls` shows the queues, `mayfly queue create NAME` makes one"),
-    ("4490", "`mayfly topic ls` shows the topics, `mayfly topic create NAME` makes one"),
+    ("4440 topic", "`mayfly topic ls` shows the topics, `mayfly topic create NAME` makes one"),
     ("4460", "choose another name, or use what is there"),
     ("4410", "receive and delete some first, or clear the queue: `mayfly queue purge NAME`"),
     ("4420", "too many wait already; try again later"),
@@ -104,7 +104,9 @@ impl QueueClient {
         }
         let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (code, message) = (code.to_string(), field("message"));
-        let hint = HINTS.iter().find(|(known, _)| *known == code).map_or("", |(_, hint)| hint);
+        // One number for both.
+        let about = if code == "4440" && message.contains("topic") { "4440 topic" } else { &*code };
+        let hint = HINTS.iter().find(|(known, _)| *known == about).map_or("", |(_, hint)| hint);
         let message = message.trim_end_matches('.');
         let text = format!("{code}: {message} (request {})", field("requestId"));
         Err(CliError::new(Kind::Api(code), text).hint(hint))

@@ -179,7 +179,7 @@ fn messages_go_in_and_out_by_the_command_line() {
     cli.ok(&["queue", "purge", "q", "--yes"]);
     assert_eq!(cli.json(&["queue", "show", "q"])["activeMsgNum"], 0);
 
-    cli.fails(&["topic", "publish", "t", "text"], 2, "4490");
+    cli.fails(&["topic", "publish", "t", "text"], 2, "mayfly topic create");
     cli.ok(&["topic", "create", "t"]);
     cli.fails(&["topic", "publish", "t", "text"], 2, "6030");
     cli.ok(&["topic", "subscribe", "t", "to-q", "--queue", "q", "--tag", "red", "--tag", "blue"]);
