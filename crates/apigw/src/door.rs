@@ -152,7 +152,11 @@ fn fits(kind: &str, text: &str) -> bool {
     }
 }
 
-fn parameters(found: &Found, head: &Parts) -> Result<(BTreeMap<String, String>, BTreeMap<String, String>), Refused> {
+/// Declared parameters by name.
+type Values = BTreeMap<String, String>;
+
+/// Those of the query and of the head.
+fn parameters(found: &Found, head: &Parts) -> Result<(Values, Values), Refused> {
     let (mut query, mut headers) = (BTreeMap::new(), BTreeMap::new());
     for parameter in &found.api.parameters {
         let name = parameter.name.as_str();

@@ -296,6 +296,10 @@ pub async fn create(cx: Cx<'_>, new: NewTrigger, kind: FunctionKind) -> Result<S
         created_ms: cx.now_ms,
         modified_ms: cx.now_ms,
     };
+    let protocol = filled(&desc.service.protocol).unwrap_or("http&https").to_owned();
+    if !matches!(protocol.as_str(), "http" | "https" | "http&https") {
+        return Err(bad(format!("`protocol` is `{}`; it is http, https or http&https.", clip(&protocol))));
+    }
     let id = api.id.clone();
     let release_desc = desc.release.release_desc.clone().unwrap_or_default();
     let (namespace, function) = (new.function.namespace.clone(), new.function.name.clone());
@@ -319,10 +323,7 @@ pub async fn create(cx: Cx<'_>, new: NewTrigger, kind: FunctionKind) -> Result<S
             None => {
                 check_room(state)?;
                 let name = wanted_name.unwrap_or(SERVICE_DEFAULT).to_owned();
-                let protocol = match desc.service.protocol.as_deref() {
-                    Some(p @ ("http" | "https")) => p,
-                    _ => "http&https",
-                };
+                let protocol = protocol.as_str();
                 let text = desc.service.service_desc.clone().unwrap_or_default();
                 let mut record = new_service(name, text, protocol, cx.now_ms);
                 record.automatic = true;

@@ -239,7 +239,13 @@ impl Platform {
             .context("load the catalogue of functions and the pending events")?;
         api_parts.functions.set(&control);
         api_parts.sweep(&control).await?;
-        let apis = Arc::new(apigw::Apis::new(api_parts.clone(), control.clone(), Arc::clone(&invoker), &options));
+        let apis = Arc::new(apigw::Apis::new(
+            api_parts.clone(),
+            control.clone(),
+            Arc::clone(&invoker),
+            &options,
+            gateway.local_addr(),
+        ));
         invoker::restore_quotas(&control, &node);
         for (target, order) in control.provisioned() {
             invoker.provision(&target, Some(order));

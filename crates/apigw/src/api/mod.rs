@@ -5,10 +5,11 @@ mod fields;
 mod keys;
 mod plans;
 pub(crate) mod services;
+mod shown;
 pub(crate) mod stages;
 
-pub use apis::push_url;
 pub use fields::Fields;
+pub use shown::push_url;
 
 use crate::records::{FunctionRef, Stage};
 use crate::state::{Gateway, clip};
@@ -188,9 +189,9 @@ actions! {
     "CreateApi" => apis::create, ["ServiceId", "ServiceType", "ServiceTimeout", "Protocol", "RequestConfig", "ApiName", "ApiDesc", "ApiType", "AuthType", "AuthRequired", "EnableCORS", "ConstantParameters", "RequestParameters", "ApiBusinessType", "ServiceMockReturnMessage", "MicroServices", "ServiceTsfLoadBalanceConf", "ServiceTsfHealthCheckConf", "TargetServices", "TargetServicesLoadBalanceConf", "TargetServicesHealthCheckConf", "ServiceScfFunctionName", "ServiceWebsocketRegisterFunctionName", "ServiceWebsocketCleanupFunctionName", "ServiceWebsocketTransportFunctionName", "ServiceScfFunctionNamespace", "ServiceScfFunctionQualifier", "ServiceWebsocketRegisterFunctionNamespace", "ServiceWebsocketRegisterFunctionQualifier", "ServiceWebsocketTransportFunctionNamespace", "ServiceWebsocketTransportFunctionQualifier", "ServiceWebsocketCleanupFunctionNamespace", "ServiceWebsocketCleanupFunctionQualifier", "ServiceScfIsIntegratedResponse", "IsDebugAfterCharge", "IsDeleteResponseErrorCodes", "ResponseType", "ResponseSuccessExample", "ResponseFailExample", "ServiceConfig", "AuthRelationApiId", "ServiceParameters", "OauthConfig", "ResponseErrorCodes", "TargetNamespaceId", "UserType", "IsBase64Encoded", "EventBusId", "ServiceScfFunctionType", "ServiceScfEventIsAsyncCall", "EIAMAppType", "EIAMAuthType", "TokenTimeout", "EIAMAppId", "Owner"];
     "ModifyApi" => apis::modify, ["ServiceId", "ApiId", "ServiceType", "ServiceTimeout", "Protocol", "RequestConfig", "ApiName", "ApiDesc", "ApiType", "AuthType", "AuthRequired", "EnableCORS", "ConstantParameters", "RequestParameters", "ApiBusinessType", "ServiceMockReturnMessage", "MicroServices", "ServiceTsfLoadBalanceConf", "ServiceTsfHealthCheckConf", "TargetServices", "TargetServicesLoadBalanceConf", "TargetServicesHealthCheckConf", "ServiceScfFunctionName", "ServiceWebsocketRegisterFunctionName", "ServiceWebsocketCleanupFunctionName", "ServiceWebsocketTransportFunctionName", "ServiceScfFunctionNamespace", "ServiceScfFunctionQualifier", "ServiceWebsocketRegisterFunctionNamespace", "ServiceWebsocketRegisterFunctionQualifier", "ServiceWebsocketTransportFunctionNamespace", "ServiceWebsocketTransportFunctionQualifier", "ServiceWebsocketCleanupFunctionNamespace", "ServiceWebsocketCleanupFunctionQualifier", "ServiceScfIsIntegratedResponse", "IsDebugAfterCharge", "TagSpecifications", "IsDeleteResponseErrorCodes", "ResponseType", "ResponseSuccessExample", "ResponseFailExample", "ServiceConfig", "AuthRelationApiId", "ServiceParameters", "OauthConfig", "ResponseErrorCodes", "IsBase64Encoded", "IsBase64Trigger", "Base64EncodedTriggerRules", "EventBusId", "ServiceScfFunctionType", "ServiceScfEventIsAsyncCall", "EIAMAppType", "EIAMAuthType", "EIAMAppId", "TokenTimeout"];
     "ModifyApiIncrement" => apis::modify_tokens, ["ServiceId", "ApiId", "BusinessType", "PublicKey", "LoginRedirectUrl"];
-    "DescribeApi" => apis::describe, ["ServiceId", "ApiId"];
+    "DescribeApi" => shown::describe, ["ServiceId", "ApiId"];
     "DeleteApi" => apis::delete, ["ServiceId", "ApiId"];
-    "DescribeApisStatus" => apis::list, ["ServiceId", "Offset", "Limit", "Filters"];
+    "DescribeApisStatus" => shown::list, ["ServiceId", "Offset", "Limit", "Filters"];
     "CreateApiKey" => keys::create, ["SecretName", "AccessKeyType", "AccessKeyId", "AccessKeySecret", "Tags"];
     "DescribeApiKey" => keys::describe, ["AccessKeyId"];
     "DescribeApiKeysStatus" => keys::list, ["Limit", "Offset", "Filters"];

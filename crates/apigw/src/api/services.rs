@@ -117,7 +117,7 @@ fn stages(record: &ServiceRecord) -> Vec<Stage> {
 pub async fn describe(cx: Cx<'_>, fields: Fields<'_>) -> Result<Answer, ApiError> {
     let state = cx.gateway.state();
     let record = state.service(&fields.text("ServiceId")?)?;
-    let apis: Vec<Value> = state.apis_of(&record.id).map(|api| super::apis::show_status(&state, api)).collect();
+    let apis: Vec<Value> = state.apis_of(&record.id).map(|api| super::shown::show_status(&state, api)).collect();
     let bound =
         |plan: &&std::sync::Arc<crate::records::PlanRecord>| plan.bindings.iter().any(|b| b.service == record.id);
     let plans: Vec<Value> = state

@@ -32,6 +32,7 @@ use mayfly_observe::metrics::ApigwFigures;
 use mayfly_sign::{Params, Verified};
 use mayfly_store::SqliteMeta;
 use serde_json::{Map, Value, json};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -171,13 +172,21 @@ pub struct Apis {
     sockets: Arc<Sockets>,
     caller: Arc<SocketCaller>,
     functions_domain: String,
+    /// Where the platform listens, as programs on this machine reach it.
+    own_host: String,
     cors: CorsConfig,
     counts: Counts,
 }
 
 impl Apis {
-    /// Over the rest of the platform.
-    pub fn new(parts: Core, control: Control, invoker: Arc<NodeInvoker>, options: &PlatformOptions) -> Self {
+    /// Over the rest of the platform, which listens at `address`.
+    pub fn new(
+        parts: Core,
+        control: Control,
+        invoker: Arc<NodeInvoker>,
+        options: &PlatformOptions,
+        address: SocketAddr,
+    ) -> Self {
         let limits = SocketLimits {
             connections_max: options.apigw_connections,
             idle: Duration::from_secs(options.apigw_idle_s),
@@ -195,7 +204,8 @@ impl Apis {
         };
         let caller = Arc::new(SocketCaller::new(control.clone()));
         let functions_domain = options.domain.to_ascii_lowercase();
-        Self { parts, control, invoker, sockets, caller, functions_domain, cors, counts: Counts::default() }
+        let own_host = own_host(address).to_string();
+        Self { parts, control, invoker, sockets, caller, functions_domain, own_host, cors, counts: Counts::default() }
     }
 
     /// Works off what goes on beside requests, until the platform stops.
@@ -370,6 +380,17 @@ impl Apis {
             Err(refused) => answer((400, 400, refused.message().into_owned())),
         }
     }
+}
+
+/// An address at which a listener is reached from its own machine: one that listens everywhere does so on the loopback too.
+fn own_host(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 /// The answer to who is turned away.

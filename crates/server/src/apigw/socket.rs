@@ -20,7 +20,7 @@ use std::time::Duration;
 /// How long a connection may take to become one after it was accepted.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
 
-fn text<'a>(head: &'a http::request::Parts, name: header::HeaderName) -> &'a str {
+fn text(head: &http::request::Parts, name: header::HeaderName) -> &str {
     head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
 }
 
@@ -57,8 +57,8 @@ impl Apis {
             Told { head: &head, path: &address.path, body: &[], request_id: &request_id, source: visitor.peer.ip() };
         let mut context = context(admitted, &told);
         context["websocketEnable"] = true.into();
-        // What functions push to; the host is the one that the visitor used.
-        context["pushUrl"] = push_url(&admitted.api, text(&head, header::HOST)).into();
+        // What functions push to. Never at the host that the visitor named: it would be sent what is for others.
+        context["pushUrl"] = push_url(&admitted.api, &self.own_host).into();
         let offered = text(&head, header::SEC_WEBSOCKET_PROTOCOL).to_owned();
         let protocol = match &functions.register {
             None => None,
