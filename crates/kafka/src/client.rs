@@ -107,16 +107,17 @@ impl Cluster {
             config.set("sasl.password", password);
         }
         if settings.tls {
-            let path = |path: &Path| path.to_str().map(str::to_owned).filter(|p| !p.is_empty());
             let files = [
-                ("ssl.ca.location", &settings.tls_ca),
-                ("ssl.certificate.location", &settings.tls_cert),
-                ("ssl.key.location", &settings.tls_key),
+                ("tls_ca", "ssl.ca.location", &settings.tls_ca),
+                ("tls_cert", "ssl.certificate.location", &settings.tls_cert),
+                ("tls_key", "ssl.key.location", &settings.tls_key),
             ];
-            for (key, file) in files {
-                if let Some(file) = path(file) {
-                    config.set(key, file);
-                }
+            for (name, key, path) in files.into_iter().filter(|(_, _, path)| !path.as_os_str().is_empty()) {
+                // The library would not say which file, nor why.
+                std::fs::File::open(path)
+                    .map_err(|error| format!("`{name}` {} cannot be read: {error}", path.display()))?;
+                let path = path.to_str().ok_or_else(|| format!("`{name}` {} is not UTF-8", path.display()))?;
+                config.set(key, path);
             }
             if settings.tls_insecure {
                 config.set("enable.ssl.certificate.verification", "false");
@@ -189,5 +190,52 @@ fn read_password(path: &Path) -> Result<String, String> {
     match password.is_empty() {
         true => Err(format!("`password_file` {} is empty", path.display())),
         false => Ok(password.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(settings: KafkaCluster) -> Result<Clusters, KafkaError> {
+        let settings = KafkaCluster { brokers: vec!["127.0.0.1:1".into()], ..settings };
+        let options = Kafka { clusters: BTreeMap::from([("main".to_owned(), settings)]) };
+        Clusters::new(&options, |name| (name == "SECRET").then(|| "s3cret".to_owned()))
+    }
+
+    #[test]
+    fn the_client_has_what_clusters_need() {
+        let native = ClientConfig::new().create_native_config().unwrap();
+        let features = native.get("builtin.features").unwrap();
+        for feature in ["gzip", "snappy", "lz4", "zstd", "ssl", "sasl_plain", "sasl_scram"] {
+            assert!(features.contains(feature), "{feature} is not among {features}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_at_the_start() {
+        let says = |settings| cluster(settings).expect_err("it cannot work").to_string();
+        let login = || KafkaCluster { sasl: "PLAIN".into(), user: "u".into(), ..KafkaCluster::default() };
+        let unset = says(KafkaCluster { password_env: "NOBODY".into(), ..login() });
+        assert!(unset.starts_with("Kafka cluster `main`:") && unset.contains("NOBODY is not set"), "{unset}");
+        let missing = says(KafkaCluster { password_file: "/nowhere/password".into(), ..login() });
+        assert!(missing.contains("/nowhere/password"), "{missing}");
+        let properties = BTreeMap::from([("no.such.property".to_owned(), "1".to_owned())]);
+        assert!(says(KafkaCluster { properties, ..KafkaCluster::default() }).contains("no.such.property"));
+        let ca = says(KafkaCluster { tls: true, tls_ca: "/nowhere/ca.pem".into(), ..KafkaCluster::default() });
+        assert!(ca.contains("ca.pem"), "{ca}");
+        let good = cluster(KafkaCluster { password_env: "SECRET".into(), ..login() }).unwrap();
+        assert!(!format!("{good:?}").contains("s3cret"), "{good:?}");
+        assert_eq!(good.names().collect::<Vec<_>>(), ["main"]);
+    }
+
+    #[test]
+    fn passwords_end_before_the_line_does() {
+        let file = std::env::temp_dir().join(format!("mayfly-kafka-password-{}", std::process::id()));
+        std::fs::write(&file, "a b\r\n").unwrap();
+        assert_eq!(read_password(&file).as_deref(), Ok("a b"));
+        std::fs::write(&file, "\n").unwrap();
+        assert!(read_password(&file).unwrap_err().contains("is empty"));
+        std::fs::remove_file(&file).unwrap();
     }
 }

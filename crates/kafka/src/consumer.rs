@@ -99,6 +99,11 @@ impl Consumer {
         ended.await.map_err(|_| gone())?
     }
 
+    /// True when the group has said that it knows all that has ended.
+    pub fn is_settled(&self) -> bool {
+        self.running.lock().upgrade().is_some_and(|shared| !shared.progress.lock().is_restless())
+    }
+
     /// How many partitions it has.
     pub fn partitions(&self) -> usize {
         self.running.lock().upgrade().map_or(0, |shared| shared.progress.lock().partitions().len())

@@ -47,6 +47,8 @@ pub struct Builder {
     /// What every record begins with, up to its offset.
     head: Vec<u8>,
     buffer: Vec<u8>,
+    /// What the next buffer begins with, in bytes; a partition without messages holds none.
+    capacity: usize,
     messages: u32,
     first: i64,
     next: i64,
@@ -68,6 +70,7 @@ impl Builder {
             bytes_max,
             head,
             buffer: Vec::new(),
+            capacity: CAPACITY_MIN,
             messages: 0,
             first: 0,
             next: 0,
@@ -95,7 +98,7 @@ impl Builder {
     /// Adds a message. It is not to be called when it is full.
     pub fn push(&mut self, record: &Record<'_>) {
         if self.buffer.is_empty() {
-            self.buffer.reserve(CAPACITY_MIN);
+            self.buffer.reserve(self.capacity);
             self.buffer.extend_from_slice(OPEN);
         }
         let before = self.buffer.len();
@@ -160,8 +163,8 @@ impl Builder {
             return None;
         }
         self.buffer.extend_from_slice(CLOSE);
-        let capacity = self.buffer.len().clamp(CAPACITY_MIN, CAPACITY_MAX);
-        let event = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(capacity)));
+        self.capacity = self.buffer.len().clamp(CAPACITY_MIN, CAPACITY_MAX);
+        let event = Bytes::from(std::mem::take(&mut self.buffer));
         let batch = Batch {
             topic: self.topic.clone(),
             partition: self.partition,

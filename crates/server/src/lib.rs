@@ -9,6 +9,7 @@ mod events;
 mod http;
 mod install;
 mod invoker;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
 mod kafka;
 mod logs;
 mod objects;
@@ -32,7 +33,6 @@ use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits};
-use mayfly_kafka::Clusters;
 use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::{Node, NodeOptions};
 use mayfly_objects::{Objects, Store};
@@ -176,9 +176,7 @@ impl Platform {
         let memory =
             Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone(), Arc::clone(&memory)));
-        let clusters =
-            Clusters::new(&options.kafka, |name| std::env::var(name).ok()).context("set up Kafka clusters")?;
-        let clusters = Some(Arc::new(clusters)).filter(|clusters| clusters.names().next().is_some());
+        let kafka = kafka::Clusters::open(&options.kafka)?;
         let ports = Ports {
             meta: stores.meta,
             blobs: stores.blobs,
@@ -188,7 +186,7 @@ impl Platform {
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
-            kafka: clusters.clone().map(|clusters| Arc::new(kafka::Topics(clusters)) as _),
+            kafka: kafka.as_ref().map(kafka::Clusters::topics),
             clock: Arc::new(SystemClock),
         };
         let objects = match &objects_gateway {
@@ -206,7 +204,7 @@ impl Platform {
                 .keys()
                 .copied()
                 .chain([TriggerKind::Timer])
-                .chain(clusters.as_ref().map(|_| TriggerKind::Ckafka))
+                .chain(kafka.as_ref().map(|_| TriggerKind::Ckafka))
                 .collect(),
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
@@ -231,8 +229,8 @@ impl Platform {
         }
         invoker::park(&control, &invoker, options.park);
         let mut makers: HashMap<TriggerKind, Arc<dyn Maker>> = HashMap::new();
-        if let Some(clusters) = clusters {
-            makers.insert(TriggerKind::Ckafka, Arc::new(kafka::KafkaTriggers::new(control.clone(), clusters)));
+        if let Some(kafka) = &kafka {
+            makers.insert(TriggerKind::Ckafka, kafka.maker(control.clone()));
         }
         let triggers = triggers::engine(&data, &control, sources, makers).await?;
         // The invoker is a part of the control API: what it holds must not hold that.

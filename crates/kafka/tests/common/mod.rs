@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use mayfly_base::{Kafka, KafkaCluster, Shutdown};
-use mayfly_kafka::{Batch, Clusters, Consumer, Ended, Handler, KafkaError, Lag, Settings, Start, Tried};
+use mayfly_kafka::{Batch, Clusters, Consumer, Ended, Handler, KafkaError, Lag, Settings, Start, TopicState, Tried};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
@@ -148,6 +148,11 @@ impl Rig {
         Member { consumer, stop, task: tokio::spawn(async move { running.run(&own).await }) }
     }
 
+    /// What a look at the topic finds.
+    pub async fn topic(&self) -> TopicState {
+        self.clusters.get("mock").expect("the rig has it").topic(TOPIC).await
+    }
+
     /// The messages that arrived, once each.
     pub fn seen(&self) -> Vec<usize> {
         let mut all: Vec<usize> = self.memory.0.lock().batches.iter().flat_map(messages).collect();
@@ -209,6 +214,10 @@ pub struct Member {
 impl Member {
     pub fn lag(&self) -> Lag {
         self.consumer.lag()
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.consumer.is_settled()
     }
 
     pub fn partitions(&self) -> usize {
