@@ -1,9 +1,10 @@
 //! Kafka topics, wired: what `ckafka` triggers take, and how they call functions.
 
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use mayfly_base::{Clock, Shutdown, SystemClock};
+use mayfly_base::{Clock, Kafka, Shutdown, SystemClock};
 use mayfly_control::{CallEnd, Control, KafkaTopics, TopicFound, TriggeredCall};
-use mayfly_kafka::{Batch, Clusters, Consumer, Ended, Handler, Settings, Start, TopicState, Tried};
+use mayfly_kafka::{Batch, Clusters as Known, Consumer, Ended, Handler, Settings, Start, TopicState, Tried};
 use mayfly_model::{CkafkaDesc, KafkaStart, TriggerDesc, kafka_topic_of, limits};
 use mayfly_triggers::{Binding, Counts, Lag, Maker, Trigger, TriggerError};
 use parking_lot::Mutex;
@@ -16,8 +17,30 @@ use tokio::runtime::Handle;
 /// Pauses before a group whose trigger was deleted is deleted: its member takes a while to leave.
 const DELETE_AFTER_S: [u64; 4] = [2, 5, 15, 60];
 
-/// Topics, for the control API.
-pub struct Topics(pub Arc<Clusters>);
+/// The clusters that the operator named.
+pub struct Clusters(Arc<Known>);
+
+impl Clusters {
+    /// Those of the options. `None`: there are none.
+    pub fn open(options: &Kafka) -> Result<Option<Self>> {
+        let known = Known::new(options, |name| std::env::var(name).ok()).context("set up Kafka clusters")?;
+        let any = known.names().next().is_some();
+        Ok(any.then(|| Self(Arc::new(known))))
+    }
+
+    /// Their topics, for the control API.
+    pub fn topics(&self) -> Arc<dyn KafkaTopics> {
+        Arc::new(Topics(Arc::clone(&self.0)))
+    }
+
+    /// What makes their triggers. To be called on the runtime that these are to run on.
+    pub fn maker(&self, control: Control) -> Arc<dyn Maker> {
+        let clusters = Arc::clone(&self.0);
+        Arc::new(KafkaTriggers { control, clusters, groups: Mutex::default(), runtime: Handle::current() })
+    }
+}
+
+struct Topics(Arc<Known>);
 
 #[async_trait]
 impl KafkaTopics for Topics {
@@ -51,20 +74,15 @@ fn group_of(binding: &Binding, desc: &CkafkaDesc) -> String {
 }
 
 /// Makes `ckafka` triggers.
-pub struct KafkaTriggers {
+struct KafkaTriggers {
     control: Control,
-    clusters: Arc<Clusters>,
+    clusters: Arc<Known>,
     /// The groups that were made for triggers, with their clusters, by the ids of these.
     groups: Mutex<HashMap<String, (String, String)>>,
     runtime: Handle,
 }
 
 impl KafkaTriggers {
-    /// Over these clusters. To be called on the runtime that the triggers are to run on.
-    pub fn new(control: Control, clusters: Arc<Clusters>) -> Self {
-        Self { control, clusters, groups: Mutex::default(), runtime: Handle::current() }
-    }
-
     /// Deletes a group of a trigger that is no more. That it stays where the cluster does not let it go does no harm: it expires there.
     fn forget(&self, cluster: &str, group: String) {
         let Some(cluster) = self.clusters.get(cluster).cloned() else { return };

@@ -11,6 +11,7 @@ mod http;
 mod inside;
 mod install;
 mod invoker;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
 mod kafka;
 mod keys;
 mod logs;
@@ -35,7 +36,6 @@ use mayfly_base::{EventLoops, Listen, SystemClock};
 use mayfly_control::endings::Account;
 use mayfly_control::{Control, Options as ControlOptions, Ports};
 use mayfly_gateway::{Gateway, GatewayLimits, Inlets};
-use mayfly_kafka::Clusters;
 use mayfly_model::{RuntimeId, TriggerKind, limits};
 use mayfly_node::inside::Badges;
 use mayfly_node::{Node, NodeOptions};
@@ -188,9 +188,7 @@ impl Platform {
         let memory =
             Arc::new(ahead::Memory::open(&data.path("demand.db")).await.context("open the history of demand")?);
         let invoker = Arc::new(invoker::NodeInvoker::new(node.clone(), metrics.clone(), Arc::clone(&memory)));
-        let clusters =
-            Clusters::new(&options.kafka, |name| std::env::var(name).ok()).context("set up Kafka clusters")?;
-        let clusters = Some(Arc::new(clusters)).filter(|clusters| clusters.names().next().is_some());
+        let kafka = kafka::Clusters::open(&options.kafka)?;
         let api_parts = apigw::Core::open(&data, &options).await?;
         let ports = Ports {
             meta: stores.meta,
@@ -201,7 +199,7 @@ impl Platform {
             invoker: Arc::clone(&invoker) as _,
             logs: Arc::new(logs::Query::new(stores.logs.clone())),
             installer: install::installer(&backend, &options, data.path("installs"))?,
-            kafka: clusters.clone().map(|clusters| Arc::new(kafka::Topics(clusters)) as _),
+            kafka: kafka.as_ref().map(kafka::Clusters::topics),
             apis: Some(Arc::new(api_parts.clone())),
             clock: Arc::new(SystemClock),
         };
@@ -220,7 +218,7 @@ impl Platform {
                 .keys()
                 .copied()
                 .chain([TriggerKind::Timer])
-                .chain(clusters.as_ref().map(|_| TriggerKind::Ckafka))
+                .chain(kafka.as_ref().map(|_| TriggerKind::Ckafka))
                 .collect(),
             region: options.region.clone(),
             domain: options.domain.to_ascii_lowercase(),
@@ -255,8 +253,8 @@ impl Platform {
         }
         invoker::park(&control, &invoker, options.park);
         let mut makers: HashMap<TriggerKind, Arc<dyn Maker>> = HashMap::new();
-        if let Some(clusters) = clusters {
-            makers.insert(TriggerKind::Ckafka, Arc::new(kafka::KafkaTriggers::new(control.clone(), clusters)));
+        if let Some(kafka) = &kafka {
+            makers.insert(TriggerKind::Ckafka, kafka.maker(control.clone()));
         }
         let triggers = triggers::engine(&data, &control, sources, makers).await?;
         // The invoker is a part of the control API: what it holds must not hold that.
