@@ -133,7 +133,8 @@ fn python_websocket_talks_through_the_gateway() {
     }
     let line = ["api", "socket", "/chat", "--service", "chat", "--register", "ws-register"];
     let printed = mayfly(&p, &[&line[..], &["--transport", "ws-transport", "--cleanup", "ws-cleanup"]].concat());
-    let path = printed.lines().find_map(|l| l.strip_prefix(&format!("ws://{}", p.address))).expect("its address by path");
+    let path =
+        printed.lines().find_map(|l| l.strip_prefix(&format!("ws://{}", p.address))).expect("its address by path");
     let dial = |path: &str| {
         let stream = std::net::TcpStream::connect(&p.address).expect("the platform listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes time-outs");
