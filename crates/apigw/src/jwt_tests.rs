@@ -53,7 +53,7 @@ fn tokens_are_where_they_are_said_to_be() {
 fn keys_are_public_and_usable() {
     for (key, location, part) in [
         ("no json", "header", "JSON"),
-        ("{}", "header", "JWK"),
+        ("{}", "header", "RSA"),
         (r#"{"kty":"oct","k":"AAAA"}"#, "header", "RSA"),
         (r#"{"keys":[]}"#, "header", "1 to 16"),
         (r#"{"keys":[],"iss":5}"#, "header", "iss"),

@@ -338,6 +338,16 @@ fn list(context: &Context, service: Option<&str>) -> Result<(), CliError> {
 fn remove_service(context: &Context, wanted: &str) -> Result<(), CliError> {
     let service = existing_service(context, wanted)?;
     let id = &service["ServiceId"];
+    // Before anything goes: half a service is of no use.
+    for (action, items) in
+        [("DescribeServiceUsagePlan", "ServiceUsagePlanList"), ("DescribeApiUsagePlan", "ApiUsagePlanList")]
+    {
+        if let Some(bound) = all(context, action, json!({ "ServiceId": id }), items)?.first() {
+            let plan = text(bound, "UsagePlanId");
+            return Err(CliError::local(format!("the usage plan {plan} is bound to the service; nothing was deleted"))
+                .hint(format!("delete it first: mayfly api plan rm {plan}")));
+        }
+    }
     for stage in service["AvailableEnvironments"].as_array().into_iter().flatten() {
         context.client.apigw("UnReleaseService", &json!({ "ServiceId": id, "EnvironmentName": stage }))?;
     }

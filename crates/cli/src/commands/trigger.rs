@@ -363,7 +363,9 @@ pub fn run(args: &TriggerArgs, context: &Context) -> Result<(), CliError> {
             out.line(desc["service"]["subDomain"].as_str().unwrap_or_default());
             out.note(format_args!(
                 "{} answers {} {} there now",
-                api.name, api.method, desc["api"]["requestConfig"]["path"]
+                api.name,
+                api.method,
+                desc["api"]["requestConfig"]["path"].as_str().unwrap_or_default()
             ));
             Ok(())
         }
