@@ -34,6 +34,8 @@ pub struct GatewayLimits {
     pub bodies_wait: Duration,
     /// A client that takes no byte of its answer for so long is dropped.
     pub write_stall_time: Duration,
+    /// Whether HTTP/2 without TLS is spoken. Its connections carry up to 256 requests at a time.
+    pub http2: bool,
     /// How long requests in flight may go on after the stop was said.
     pub drain_time: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for GatewayLimits {
             bodies_bytes_max: 512 * 1024 * 1024,
             bodies_wait: Duration::from_secs(5),
             write_stall_time: Duration::from_secs(30),
+            http2: true,
             drain_time: Duration::from_secs(30),
         }
     }

@@ -302,8 +302,9 @@ async fn serve(stream: TcpStream, peer: SocketAddr, tls: Option<&TlsDoor>, share
         () = shared.stop.triggered() => return,
     };
     match first {
-        Ok(Ok(true)) => return http2::serve(stream, peer, false, &shared).await,
-        Ok(Ok(false)) => {}
+        Ok(Ok(true)) if shared.limits.http2 => return http2::serve(stream, peer, false, &shared).await,
+        // Who speaks it all the same is told 400.
+        Ok(Ok(_)) => {}
         // Gone, or silent for too long.
         Ok(Err(_)) | Err(_) => return,
     }

@@ -408,5 +408,8 @@ mod tests {
         assert!(text.contains("Coldstart: 236ms (PullCode: 0.07ms InitRuntime: 8.00ms InitFunction: 158ms)"), "{text}");
         assert!(text.contains("Reason: scale_out Kind: forked"), "{text}");
         assert!(text.contains("Result:433 "), "{text}");
+        r.lineage = Lineage { depth: 2, parent: Some(RequestId(7)) };
+        let text = r.render();
+        assert!(text.ends_with("CalledBy:00000000-0000-0000-0000-000000000007 Depth:2\n"), "{text}");
     }
 }

@@ -31,6 +31,8 @@ struct Story {
     reason: Option<String>,
     kind: Option<String>,
     replay_of: Option<String>,
+    called_by: Option<String>,
+    depth: Option<String>,
 }
 
 /// The word after `name` in a line.
@@ -56,6 +58,8 @@ impl Story {
             story.duration = after(line, "Duration:");
             story.wait = after(line, "Wait:");
             story.replay_of = after(line, "ReplayOf:");
+            story.called_by = after(line, "CalledBy:");
+            story.depth = after(line, "Depth:");
         }
         story
     }
@@ -80,6 +84,9 @@ impl Story {
             lines.extend(self.kind.as_ref().map(|k| format!("The instance was {}.", made(k))));
         }
         lines.extend(self.duration.as_ref().map(|d| format!("Then it ran for {d}.")));
+        if let (Some(parent), Some(depth)) = (&self.called_by, &self.depth) {
+            lines.push(format!("It came of {parent}, the last of {depth} invocations before it."));
+        }
         lines.extend(self.replay_of.as_ref().map(|id| format!("It was a replay of {id}, which had failed.")));
         lines
     }
@@ -162,6 +169,12 @@ mod tests {
     fn a_replay_names_its_origin() {
         let story = Story::read("7", &COLD.replace(" Wait:240ms", " Wait:240ms ReplayOf:5"));
         assert_eq!(story.lines().pop().unwrap(), "It was a replay of 5, which had failed.");
+    }
+
+    #[test]
+    fn a_call_from_inside_a_function_names_its_caller() {
+        let story = Story::read("7", &COLD.replace(" Wait:240ms", " Wait:240ms CalledBy:5 Depth:2"));
+        assert_eq!(story.lines().pop().unwrap(), "It came of 5, the last of 2 invocations before it.");
     }
 
     #[test]

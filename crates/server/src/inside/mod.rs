@@ -55,6 +55,8 @@ pub fn limits() -> GatewayLimits {
         bodies_bytes_max: BODIES_BYTES_MAX,
         idle_time: Duration::from_secs(60),
         body_time: Duration::from_secs(120),
+        // The number of connections bounds that of requests.
+        http2: false,
         ..GatewayLimits::default()
     }
 }
