@@ -340,7 +340,6 @@ impl Api {
             version_id,
             code: Some(error.code().as_str().to_owned()),
             message: error.message().map(str::to_owned),
-            ..Default::default()
         };
         output.errors = Some(errors.into_iter().map(error).collect());
         Ok(S3Response::new(output))
