@@ -79,7 +79,7 @@ mod tests {
             content_type: "image/jpeg".into(),
             meta: [("who".to_owned(), "me".to_owned())].into(),
             time_ms: 1_501_000_000_123,
-            cause: Cause { request_id: "rid".into(), source_ip: "127.0.0.1".into(), headers: [].into() },
+            cause: Cause { request_id: "rid".into(), source_ip: "127.0.0.1".into(), ..Cause::default() },
         };
         let target =
             EventTarget { region: "ap-x", app_id: "99", namespace: "default", function: "fn", qualifier: "$LATEST" };

@@ -217,7 +217,8 @@ mod tests {
         let limits = Limits { disk_free_min: 0, ..Limits::default() };
         let store = Store::open(data.path(), limits).await.unwrap();
         let keys = HashMap::from([("id".to_owned(), Credential::permanent("key"))]);
-        let settings = Settings { region: "ap-x".into(), app_id: "1250000000".into(), domain: "fn.localhost".into() };
+        let settings =
+            Settings { region: "ap-x".into(), app_id: "1250000000".into(), domains: vec!["fn.localhost".into()] };
         let config = TriggerConfig {
             id: "0123456789abcdef".into(),
             name: format!("{BUCKET}.cos.ap-x.myqcloud.com"),
