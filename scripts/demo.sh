@@ -67,6 +67,7 @@ Now try, in another terminal:
   mayfly deploy examples/python-word-count && mayfly invoke word-count -d '{"text":"to be or not to be"}'
   mayfly publish python-hello -m "first" && mayfly versions python-hello
   mayfly logs python-hello
+  mayfly objects buckets mb photos-1250000000 && mayfly trigger bucket python-hello photos-1250000000 && mayfly objects put README.md photos-1250000000/
   mayfly trigger timer python-hello each-minute --cron '0 * * * * * *' --message Mayfly && mayfly logs python-hello -f
   curl -N $MAYFLY_ENDPOINT/fn/default/node-web/clock      # a stream; or http://node-web.default.fn.localhost:${listen##*:}/ in a browser
   curl $MAYFLY_ENDPOINT/metrics

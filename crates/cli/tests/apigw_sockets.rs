@@ -27,6 +27,16 @@ def main_handler(event, context):
     if data == "where": data = ws["secConnectionID"] + " " + event["requestContext"]["pushUrl"]
     return {"websocket": {"action": "data send", "secConnectionID": ws["secConnectionID"], "dataType": ws["dataType"], "data": data}}
 "#;
+/// Pushes from inside its sandbox, as SCF's demonstrations do.
+const PUSHER: &str = r#"
+import json, urllib.request
+def main_handler(event, context):
+    ws = event["websocket"]
+    told = {"action": "data send", "secConnectionID": ws["secConnectionID"], "dataType": "text", "data": ws["data"].upper()}
+    url = event["requestContext"]["pushUrl"]
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps({"websocket": told}).encode(), method="POST")) as answer:
+        print(url, answer.read().decode())
+"#;
 const CLEANUP: &str = r#"
 def main_handler(event, context):
     print("gone", event["websocket"]["action"], event["websocket"]["secConnectionID"])
@@ -124,6 +134,20 @@ fn functions_hold_websockets_through_the_gateway() {
     assert!(matches!(client.read(), Ok(Message::Close(_))));
     drop(client);
     eventually("the cleanup function hears of it", || gone(&p).contains(&format!("gone closing {connection}")));
+
+    // A function with a role reaches the address that its events name without any network.
+    let closed = json!({ "PublicNetConfig": { "PublicNetStatus": "DISABLE", "EipConfig": { "EipStatus": "DISABLE" } }, "Role": "pusher" });
+    p.create("pusher", "Python3.9", "index.main_handler", &[("index.py", PUSHER)], closed);
+    let api = json!({
+        "ServiceId": s, "ServiceType": "SCF", "Protocol": "WEBSOCKET", "ServiceTimeout": 60, "RequestConfig": { "Path": "/inside", "Method": "GET" },
+        "ServiceWebsocketRegisterFunctionName": "register", "ServiceWebsocketRegisterFunctionQualifier": "$LATEST",
+        "ServiceWebsocketTransportFunctionName": "pusher", "ServiceWebsocketTransportFunctionQualifier": "$LATEST",
+    });
+    must(&p, "CreateApi", api);
+    release(&p, &s);
+    let mut pushed = dial(&p, &format!("/apigw/{s}/release/inside")).expect("it is let in");
+    assert_eq!(said(&mut pushed, Message::text("loud")), Message::text("LOUD"));
+    drop(pushed);
 
     // The end of a connection that a kill cut is told after the next start, once.
     let mut cut = dial(&p, &path).expect("it is let in");

@@ -18,8 +18,8 @@ use crate::limits::Limits;
 use crate::outbox::{Cause, Depth, Notice};
 use crate::rules::{EventKind, Rules};
 use async_trait::async_trait;
-use mayfly_store::StoreError;
 use mayfly_store::writer::{Done, Job, Jobs, Work};
+use mayfly_store::{StoreError, sqlite};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 use std::ops::Range;
 use std::path::Path;
@@ -311,7 +311,7 @@ impl Writer {
     ) -> Result<(Vec<Result<Outcome, ObjectError>>, Gathered), StoreError> {
         let mut gathered = Gathered::default();
         let mut results = Vec::with_capacity(group.len());
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = sqlite::begin(conn).await?;
         for write in group {
             match (Step { conn: &mut tx, writer: self, gathered: &mut gathered }).take(&write.op).await {
                 Ok(result) => results.push(result),

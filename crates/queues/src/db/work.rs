@@ -11,8 +11,8 @@ use crate::spec::{QueueChange, QueueSpec, Strategy, SubscriptionSpec, TopicChang
 use async_trait::async_trait;
 use mayfly_base::Clock;
 use mayfly_model::Lineage;
-use mayfly_store::StoreError;
 use mayfly_store::writer::{self, Done};
+use mayfly_store::{StoreError, sqlite};
 use sqlx::{Connection, SqliteConnection};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -346,7 +346,7 @@ impl Work {
         let mut tally = Tally::default();
         let mut made = None;
         let mut answers = Vec::with_capacity(run.len());
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = sqlite::begin(conn).await?;
         for write in run {
             match self.one(&mut tx, &mut tally, &mut made, &write.op).await {
                 Ok(told) => answers.push(Ok(told)),

@@ -16,6 +16,7 @@ use mayfly_control::{InvokeRequest, RouteTarget, ids};
 use mayfly_gateway::StreamBody;
 use mayfly_model::{Lineage, RequestId, Status, limits};
 use mayfly_node::service::{ServiceCall, refused_with, whole};
+use mayfly_sandbox::wire::SERVICES_DOMAIN;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,14 @@ impl Apis {
                 false => failed(404, &error.message),
             })
         })
+    }
+
+    /// Where a function reaches the platform: with a role from inside its sandbox, else by the network, as far as it has any.
+    pub fn push_host(&self, function: &FunctionRef) -> String {
+        match self.target(function) {
+            Ok(target) if target.spec.config.role().is_some() => format!("scf.{SERVICES_DOMAIN}"),
+            _ => self.own_host.clone(),
+        }
     }
 
     /// What a request comes of, when that is an invocation. Errors: the answer when too many are before it.

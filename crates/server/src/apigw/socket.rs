@@ -58,7 +58,7 @@ impl Apis {
         let mut context = context(admitted, &told);
         context["websocketEnable"] = true.into();
         // What functions push to. Never at the host that the visitor named: it would be sent what is for others.
-        context["pushUrl"] = push_url(&admitted.api, &self.own_host).into();
+        context["pushUrl"] = push_url(&admitted.api, &self.push_host(&functions.transport)).into();
         let offered = text(&head, header::SEC_WEBSOCKET_PROTOCOL).to_owned();
         let protocol = match &functions.register {
             None => None,
