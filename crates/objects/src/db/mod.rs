@@ -20,7 +20,7 @@ use crate::rules::{EventKind, Rules};
 use async_trait::async_trait;
 use mayfly_store::writer::{Done, Job, Jobs, Work};
 use mayfly_store::{StoreError, sqlite};
-use sqlx::{Connection, SqliteConnection, SqlitePool};
+use sqlx::{SqliteConnection, SqlitePool};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use mayfly_base::Clock;
 use mayfly_model::Lineage;
 use mayfly_store::writer::{self, Done};
 use mayfly_store::{StoreError, sqlite};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::SqliteConnection;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

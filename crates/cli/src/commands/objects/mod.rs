@@ -8,7 +8,7 @@ use crate::error::CliError;
 use crate::output::Output;
 use crate::store_client::{Ask, StoreClient};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Port of the object store when nothing else is said.
 const PORT: u16 = 8701;
@@ -258,7 +258,7 @@ pub(crate) fn file_name(path: &std::path::Path) -> Option<&str> {
 }
 
 /// Standard input or output, or a file.
-pub(crate) fn is_stream(path: &PathBuf) -> bool {
+pub(crate) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 

@@ -95,7 +95,7 @@ impl Objects {
                 return Err(CliError::local(format!("{} is a folder", args.file.display()))
                     .hint("pack it: tar c FOLDER | mayfly objects put - BUCKET/KEY"));
             }
-            (Box::new(file), about.is_file().then(|| about.len()))
+            (Box::new(file), about.is_file().then_some(about.len()))
         };
         let mut headers = vec![(
             "content-type".to_owned(),
