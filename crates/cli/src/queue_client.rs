@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 const PATH: &str = "/v2/index.php";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest poll, and some more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read: 16 messages of a megabyte, escaped.
@@ -52,18 +51,10 @@ pub fn list(name: &str, items: &[String]) -> Fields {
 impl QueueClient {
     /// A client of the queues at `endpoint`. Nothing is sent yet.
     pub fn new(endpoint: Endpoint, credentials: Credentials) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .build();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // No two requests of a second may be alike: the time in nanoseconds makes two programs differ.
         let nonce = AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0) >> 1);
-        Self { agent: config.new_agent(), endpoint, credentials, nonce }
+        Self { agent: Endpoint::agent(ANSWER_TIMEOUT), endpoint, credentials, nonce }
     }
 
     /// Calls an action.

@@ -3,6 +3,7 @@
 use crate::error::{CliError, Kind};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Endpoint when none is given.
 pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:8700";
@@ -30,6 +31,20 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// What asks a store or a queue: answers of any status are read, nothing is followed, no proxy is between. `answer`: how long one may take.
+    pub fn agent(answer: Duration) -> ureq::Agent {
+        const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(answer))
+            .build();
+        config.new_agent()
+    }
+
     /// Reads `http://host[:port]`, the scheme may be missing.
     pub fn parse(text: &str) -> Result<Self, CliError> {
         let hint = "an endpoint looks like http://127.0.0.1:8700";

@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take before it begins to answer. Large bodies are synced to disk first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Largest document that is read: a page of a list with the longest keys.
@@ -95,15 +94,7 @@ fn encoded(text: &str, keep: &[u8]) -> String {
 impl StoreClient {
     /// A client of the store at `endpoint`. Nothing is sent yet.
     pub fn new(endpoint: Endpoint, credentials: Credentials) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .build();
-        Self { agent: config.new_agent(), endpoint, credentials }
+        Self { agent: Endpoint::agent(ANSWER_TIMEOUT), endpoint, credentials }
     }
 
     fn signature(&self, ask: &Ask<'_>, seconds: u64) -> String {

@@ -95,6 +95,10 @@ impl Recorder {
     /// Keeps the request if it failed. `source`: what it came by.
     fn keep(self, endings: Arc<Endings>, target: Arc<RouteTarget>, source: &'static str, accepted_ms: u64) -> Ended {
         Box::new(move |record, answer| {
+            // Most end well: of those nothing is written out.
+            if !record.status.is_failure() && !answer.is_some_and(|status| status.is_server_error()) {
+                return;
+            }
             let outcome = outcome(record, answer, None);
             // Who goes away before the answer has no failure to ask for.
             if !outcome.status.is_failure() || outcome.status == Status::CANCELED {
